@@ -1,0 +1,6 @@
+//! Tally's pure core.
+#![no_std]
+#![forbid(unsafe_code)]
+extern crate alloc;
+
+pub mod catalog;

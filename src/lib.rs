@@ -1,0 +1,2 @@
+//! The filter.
+#![forbid(unsafe_code)]
