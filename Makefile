@@ -1,0 +1,64 @@
+# The one door. `make help` lists the targets.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+STEP := scripts/step.sh
+FILTER_SOURCES := $(shell find src core/src -name '*.rs') Cargo.toml Cargo.lock core/Cargo.toml scripts/build-wasm.sh
+
+.PHONY: help setup setup-build setup-demo build tallyd demo test lint fmt deny test-native test-wasm integration docs bench clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup: ## get what build, demo and tests need, by package name; says what it does
+	@scripts/setup.sh test
+
+setup-build:
+	@scripts/setup.sh build
+
+setup-demo:
+	@scripts/setup.sh demo
+
+build: setup-build dist/tally.wasm ## leave dist/tally.wasm and dist/tallyd, both optimised
+	@$(STEP) "build tallyd" cargo build --release --package tallyd --bin tallyd
+	@install -D target/release/tallyd dist/tallyd
+	@ls -l dist
+
+dist/tally.wasm: $(FILTER_SOURCES)
+	@$(STEP) "build the filter" scripts/build-wasm.sh
+
+demo: setup-demo dist/tally.wasm ## real Envoy, real filter, recorded model servers; KEEP=1 keeps it; MODEL_SERVER=llama or a URL
+	@$(STEP) "build the demo" cargo build --quiet --package tally-integration --package tallyd --bins
+	@scripts/demo.sh
+
+test: setup ## everything: format, lints, unit, property and wasm tests, real Envoy, real Prometheus
+	@$(MAKE) lint test-native docs test-wasm integration deny
+	@echo; echo "all steps passed"
+
+lint: ## formatting and clippy, nothing let through
+	@$(STEP) "format" cargo fmt --all --check
+	@$(STEP) "clippy" cargo clippy --workspace --all-targets --quiet -- --deny warnings
+
+fmt: ## format the Rust code
+	@cargo fmt --all
+
+deny: ## licences, sources and duplicate versions, if cargo-deny is installed
+	@if command -v cargo-deny >/dev/null; then $(STEP) "cargo deny" cargo deny --all-features check bans licenses sources; \
+	else echo "not run: cargo deny (install it with: cargo install cargo-deny)"; fi
+
+test-native: ## unit, property and fake-Envoy tests on this machine
+	@$(STEP) "build the tests" cargo test --workspace --quiet --no-run
+	@$(STEP) "unit and property tests" cargo test --workspace --exclude tally-integration
+
+test-wasm: ## the readers and the recorded exchanges on wasm32, in Node
+	@$(STEP) "wasm32 tests" scripts/test-wasm.sh
+
+integration: dist/tally.wasm ## the real filter in the real Envoy, read by the real Prometheus
+	@$(STEP) "integration tests" scripts/integration.sh
+
+docs: ## docs/METRICS.md and README are in step with the catalog (UPDATE=1 writes them)
+	@$(STEP) "docs" cargo test --workspace --quiet --test docs
+
+clean: ## remove build outputs, keep the tools
+	@rm -rf target dist

