@@ -1,1 +1,15 @@
-//! Test harness.
+//! Real processes for the tests and the demo: Envoy with the built filter, and a model server that replays recordings.
+//!
+//! In: `testdata/`, `envoy/bootstrap.yaml`, the built artefacts. Out: running processes on free ports, requests with what
+//! came back, metrics pages as samples. Never: computes an expected value out of Tally's own code.
+#![forbid(unsafe_code)]
+
+pub mod client;
+pub mod corpus;
+pub mod envoy;
+pub mod expect;
+pub mod model_server;
+pub mod page;
+pub mod prometheus;
+pub mod tools;
+mod wire;
