@@ -1,0 +1,3 @@
+//! `tallyd` as a library.
+#![forbid(unsafe_code)]
+pub mod flow;
