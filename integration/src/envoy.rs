@@ -3,7 +3,7 @@
 //! In: where the model server listens, the filter's configuration. Out: the ports, the stats page. It is always stopped.
 
 use std::fs::{self, File};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -19,8 +19,14 @@ const START: Duration = Duration::from_secs(60);
 /// What differs from the bootstrap.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// Host of the model server, as the bootstrap would name it.
+    pub upstream_host: String,
     /// Port of the model server.
     pub upstream: u16,
+    /// Where clients are to go; 0: any free port.
+    pub listener: u16,
+    /// Where the admin page is to be; 0: any free port.
+    pub admin: u16,
     /// Port of the companion's gRPC service.
     pub companion: u16,
     /// The filter's configuration.
@@ -34,7 +40,15 @@ impl Options {
     #[must_use]
     pub fn to(upstream: u16) -> Self {
         // Port 9: nothing answers there, which is what an absent companion is.
-        Self { upstream, companion: 9, config: "{}".to_owned(), workers: 2 }
+        Self {
+            upstream_host: "127.0.0.1".to_owned(),
+            upstream,
+            listener: 0,
+            admin: 0,
+            companion: 9,
+            config: "{}".to_owned(),
+            workers: 2,
+        }
     }
 
     /// With this configuration of the filter.
@@ -67,7 +81,7 @@ impl Envoy {
         fs::write(&config, bootstrap(options)?)?;
         let address = folder.path().join("admin");
         let log = File::create(folder.path().join("log"))?;
-        let child = Command::new(tools::envoy()?)
+        let child = tools::child(&tools::envoy()?)
             .arg("--config-path")
             .arg(&config)
             .arg("--admin-address-path")
@@ -151,9 +165,12 @@ fn bootstrap(options: &Options) -> Result<String> {
     let mut text = fs::read_to_string(tools::root().join("envoy/bootstrap.yaml"))?;
     let filter = tools::filter()?;
     let changes = [
-        ("port_value: 9901", "port_value: 0".to_owned()),
-        ("port_value: 10000", "port_value: 0".to_owned()),
-        ("port_value: 8000", format!("port_value: {}", options.upstream)),
+        ("port_value: 9901", format!("port_value: {}", options.admin)),
+        ("port_value: 10000", format!("port_value: {}", options.listener)),
+        (
+            "address: 127.0.0.1, port_value: 8000",
+            format!("address: {}, port_value: {}", options.upstream_host, options.upstream),
+        ),
         ("port_value: 9002", format!("port_value: {}", options.companion)),
         ("filename: dist/tally.wasm", format!("filename: {}", filter.display())),
         ("value: \"{}\"", format!("value: {}", serde_json::to_string(&options.config)?)),

@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod corpus;
+pub mod demo;
 pub mod envoy;
 pub mod expect;
 pub mod model_server;

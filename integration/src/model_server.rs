@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::client::{Leave, Request};
 use crate::corpus::Exchange;
+use crate::tools;
 use crate::wire::{self, Head};
 
 /// An answer that no recording holds.
@@ -177,6 +178,9 @@ fn plan(head: &Head, body: &[u8], corpus: &Corpus) -> Plan {
     }
     let named = head.get("x-replay").and_then(|name| corpus.get(name));
     let method = head.first.split(' ').next().unwrap_or_default();
+    if path == "/metrics" {
+        return metrics_plan();
+    }
     let found = named.or_else(|| {
         corpus.values().find(|exchange| exchange.method == method && exchange.path == path && exchange.body == body)
     });
@@ -228,6 +232,13 @@ fn behaviour_plan(behaviour: &Behaviour) -> Plan {
         trailers: behaviour.trailers,
         end: behaviour.end,
     }
+}
+
+/// The page of a busy vLLM, as recorded.
+fn metrics_plan() -> Plan {
+    let page = std::fs::read_to_string(tools::root().join("testdata/scrapes/vllm-busy.prom")).unwrap_or_default();
+    let content_type = "text/plain; version=1.0.0; charset=utf-8".to_owned();
+    behaviour_plan(&Behaviour { body: Some(page), content_type, ..Behaviour::default() })
 }
 
 /// Writes the answer; says whether the connection can take another request.

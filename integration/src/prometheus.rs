@@ -1,6 +1,7 @@
 //! A real Prometheus that scrapes one page, and its answers to queries.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -41,7 +42,7 @@ impl Prometheus {
             ),
         )?;
         let port = tools::free_port()?;
-        let child = Command::new("prometheus")
+        let child = tools::child(Path::new("prometheus"))
             .arg(format!("--config.file={}", config.display()))
             .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))
             .arg(format!("--web.listen-address=127.0.0.1:{port}"))

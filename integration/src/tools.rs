@@ -83,6 +83,18 @@ pub fn poll<T>(within: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T
     }
 }
 
+/// A command whose process ends with this one, however this one ends (by `setpriv`, where the system has it).
+#[must_use]
+pub fn child(program: &Path) -> Command {
+    let setpriv = Path::new("/usr/bin/setpriv");
+    if !setpriv.exists() {
+        return Command::new(program);
+    }
+    let mut command = Command::new(setpriv);
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
+}
+
 /// A child process that is ended when this is dropped.
 #[derive(Debug)]
 pub struct Process(pub Child);

@@ -1,0 +1,170 @@
+//! The demonstration: real Envoy and filter, a model server, a mixed load, a table.
+//!
+//! In: where the model server is, how long to send. Out: text for a person. Its processes end with it.
+
+mod load;
+mod table;
+
+use std::io::{IsTerminal, Write};
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::client::Request;
+use crate::envoy::{Envoy, Options};
+use crate::model_server::ModelServer;
+use crate::tools::{self, Process, poll};
+
+/// Loading a model from disk.
+const LLAMA_START: Duration = Duration::from_secs(120);
+/// The filter writes its counts to Envoy's stats on a tick.
+const LAST_TICK: Duration = Duration::from_secs(2);
+
+/// Which model server stands behind Envoy.
+#[derive(Debug, Clone)]
+pub enum Upstream {
+    /// The recorded exchanges, in their own time.
+    Recorded,
+    /// llama.cpp's server with this program and model.
+    Llama {
+        /// The program.
+        server: PathBuf,
+        /// The GGUF file.
+        model: PathBuf,
+    },
+    /// A server that is there already.
+    At {
+        /// Its host.
+        host: String,
+        /// Its port.
+        port: u16,
+    },
+}
+
+/// The model server and what must live as long as it.
+struct Behind {
+    host: String,
+    port: u16,
+    recorded: bool,
+    _process: Option<Process>,
+}
+
+impl Upstream {
+    /// Reads `MODEL_SERVER`: empty, `llama`, or a URL without a path.
+    ///
+    /// # Errors
+    /// If it is none of these.
+    pub fn from_environment() -> Result<Self> {
+        let named = std::env::var("MODEL_SERVER").unwrap_or_default();
+        match named.as_str() {
+            "" | "recorded" => Ok(Self::Recorded),
+            "llama" => {
+                let path = |name: &str| std::env::var_os(name).map(PathBuf::from).context(format!("{name} is not set"));
+                Ok(Self::Llama { server: path("LLAMA_SERVER")?, model: path("LLAMA_MODEL")? })
+            }
+            url => {
+                let place = url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/');
+                let (host, port) = place.rsplit_once(':').unwrap_or((place, "80"));
+                let port = port.parse().with_context(|| {
+                    format!("MODEL_SERVER={url}: expected `llama` or http://host:port (without a path, without TLS)")
+                })?;
+                Ok(Self::At { host: host.to_owned(), port })
+            }
+        }
+    }
+
+    fn start(&self) -> Result<Behind> {
+        let host = "127.0.0.1".to_owned();
+        match self {
+            Self::Recorded => {
+                let port = ModelServer::start()?.port;
+                println!("model server  recorded vLLM and llama.cpp exchanges, on 127.0.0.1:{port}");
+                Ok(Behind { host, port, recorded: true, _process: None })
+            }
+            Self::Llama { server, model } => {
+                let port = tools::free_port()?;
+                println!("model server  llama.cpp with {}, on 127.0.0.1:{port}", model.display());
+                let mut command = tools::child(server);
+                command.arg("--model").arg(model).args(["--alias", "gemma-3-270m", "--host", "127.0.0.1"]);
+                command.args(["--port", &port.to_string(), "--parallel", "4", "--ctx-size", "4096", "--metrics"]);
+                command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+                let mut process = Process(command.spawn().context("starting llama-server")?);
+                let healthy = poll(LLAMA_START, || {
+                    if process.ended() {
+                        return Some(false);
+                    }
+                    let answer = Request::bare("GET", "/health").header("connection", "close").send(port).ok()?;
+                    (answer.status == 200).then_some(true)
+                });
+                if healthy != Some(true) {
+                    bail!("llama-server did not become healthy");
+                }
+                Ok(Behind { host, port, recorded: false, _process: Some(process) })
+            }
+            Self::At { host, port } => {
+                println!("model server  yours, at {host}:{port}");
+                Ok(Behind { host: host.clone(), port: *port, recorded: false, _process: None })
+            }
+        }
+    }
+}
+
+/// Runs it.
+///
+/// # Errors
+/// If a process does not start or the page cannot be read.
+pub fn run(upstream: &Upstream, seconds: u64, keep: bool) -> Result<()> {
+    let server = upstream.start()?;
+    let mut options = Options::to(server.port);
+    options.upstream_host.clone_from(&server.host);
+    options.listener = usual_or_any(10000);
+    options.admin = usual_or_any(9901);
+    let envoy = Envoy::start(&options)?;
+    println!("envoy         127.0.0.1:{} with dist/tally.wasm, admin 127.0.0.1:{}", envoy.port, envoy.admin);
+
+    let mix = if server.recorded { load::recorded()? } else { load::live(envoy.port)? };
+    let counts = load::send(envoy.port, &mix, Duration::from_secs(seconds), progress);
+    progress(&format!("{counts}: done"));
+    println!();
+
+    let began = Instant::now();
+    let mut page = envoy.page()?;
+    // Until the last tick has come: two equal pages in a row say so.
+    while began.elapsed() < LAST_TICK {
+        std::thread::sleep(Duration::from_millis(300));
+        let next = envoy.page()?;
+        let settled = next.samples == page.samples;
+        page = next;
+        if settled {
+            break;
+        }
+    }
+    println!("\n{}", table::render(&page));
+    println!("all metrics   http://127.0.0.1:{}/stats/prometheus", envoy.admin);
+    if keep {
+        println!("send more     http://127.0.0.1:{}/v1/chat/completions", envoy.port);
+        println!("\nkeeps running until Ctrl-C");
+        loop {
+            std::thread::park();
+        }
+    }
+    println!("everything is stopped now; `make demo KEEP=1` keeps it running");
+    Ok(())
+}
+
+fn progress(text: &str) {
+    if std::io::stdout().is_terminal() {
+        print!("\rsending       {text}          ");
+        let _ = std::io::stdout().flush();
+    } else {
+        println!("sending       {text}");
+    }
+}
+
+/// The documented port if nobody has it, else any.
+fn usual_or_any(port: u16) -> u16 {
+    if TcpListener::bind(("127.0.0.1", port)).is_ok() { port } else { 0 }
+}
