@@ -6,6 +6,7 @@ set -euo pipefail
 cd "$ROOT"
 ENVOY=$(scripts/envoy.sh)
 export ENVOY TALLY_WASM=$ROOT/dist/tally.wasm TALLYD=$ROOT/target/debug/tallyd
+export RUST_LIB_BACKTRACE=${RUST_LIB_BACKTRACE:-0}   # a failed expectation says what differs; the stack adds nothing
 
 # The whole workspace is selected, so that dependencies keep the features (and the builds) of the other test steps.
 cargo build --workspace --quiet --bins

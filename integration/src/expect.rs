@@ -8,6 +8,9 @@ use anyhow::{Result, bail};
 use crate::page::Page;
 use crate::tools::poll;
 
+/// Series shown beside a statement that does not hold.
+const MOST_SHOWN: usize = 8;
+
 /// One statement about a metrics page.
 #[derive(Debug, Clone)]
 pub enum Expect {
@@ -79,7 +82,7 @@ pub fn within(time: Duration, mut read: impl FnMut() -> Result<Page>, statements
     for difference in &differences {
         let _ = writeln!(report, "  {difference}");
         let name = difference.split('[').next().unwrap_or_default();
-        for sample in last.matching(name, &[]) {
+        for sample in last.matching(name, &[]).take(MOST_SHOWN) {
             let _ = writeln!(report, "      page has {:?} {}", sample.labels, sample.value);
         }
     }

@@ -9,6 +9,7 @@ pub mod corpus;
 pub mod demo;
 pub mod envoy;
 pub mod expect;
+pub mod ledger;
 pub mod model_server;
 pub mod page;
 pub mod prometheus;

@@ -34,7 +34,7 @@ const RECORDED: &[&str] = &[
     "vllm-chat-cancel-stream-after-5-chunks",
     "llamacpp-embeddings-one",
     "vllm-chat-stream-no-usage-details",
-    "vllm-chat-logprobs-dead",
+    "vllm-completions-logprobs-dead",
 ];
 
 /// What was sent and what came of it.
