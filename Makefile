@@ -44,7 +44,7 @@ fmt: ## format the Rust code
 	@cargo fmt --all
 
 deny: ## licences, sources and duplicate versions, if cargo-deny is installed
-	@if command -v cargo-deny >/dev/null; then $(STEP) "cargo deny" cargo deny --all-features check bans licenses sources; \
+	@if command -v cargo-deny >/dev/null; then $(STEP) "cargo deny" cargo deny --workspace --all-features check bans licenses sources; \
 	else echo "not run: cargo deny (install it with: cargo install cargo-deny)"; fi
 
 test-native: ## unit, property and fake-Envoy tests on this machine
