@@ -1,5 +1,7 @@
 //! The real filter in the real Envoy counts what the client's own ledger says, exactly.
 
+use std::io::Write;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -212,6 +214,50 @@ fn a_hostile_model_name_becomes_one_label_value_and_nothing_else() -> Result<()>
     }
     let foreign: Vec<_> = page.samples.iter().filter(|sample| sample.name.contains("___")).collect();
     ensure!(foreign.is_empty(), "names with labels in them: {foreign:?}");
+    Ok(())
+}
+
+#[test]
+fn an_answer_with_trailers_or_early_hints_ends_well_and_keeps_its_tokens() -> Result<()> {
+    let envoy = envoy()?;
+    let usage = r#"{"model":"m","usage":{"prompt_tokens":11,"completion_tokens":7,"total_tokens":18}}"#;
+    let plain = Behaviour { body: Some(usage.to_owned()), pieces_of: 10, ..Behaviour::default() };
+    chat("trailers", &Behaviour { trailers: true, ..plain.clone() }).send(envoy.port)?;
+    chat("hints", &Behaviour { early_hints: true, ..plain }).send(envoy.port)?;
+    let mut expected = Vec::new();
+    for model in ["trailers", "hints"] {
+        let labels = [("model_name", model)];
+        expected.push(exact("inference_objective_request_outcome_total", &labels, 1.0));
+        expected.push(exact("inference_objective_request_outcome_total", &[labels[0], ("outcome", "complete")], 1.0));
+        expected.push(exact("inference_objective_input_tokens_sum", &labels, 11.0));
+        expected.push(exact("inference_objective_output_tokens_sum", &labels, 7.0));
+    }
+    within(SOON, || envoy.page(), &expected)?;
+    Ok(())
+}
+
+#[test]
+fn http2_clients_are_counted_like_http1_clients() -> Result<()> {
+    let envoy = envoy()?;
+    let exchange = Exchange::read("vllm-chat-stream-include-usage")?;
+    let sent = Command::new("curl")
+        .args(["--silent", "--show-error", "--http2-prior-knowledge", "--max-time", "20", "--data-binary", "@-"])
+        .args(["--header", "content-type: application/json", "--header", "x-pace: 0"])
+        .args(["--header", &format!("x-replay: {}", exchange.name)])
+        .arg(format!("http://127.0.0.1:{}{}", envoy.port, exchange.path))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn();
+    let Ok(mut curl) = sent else {
+        println!("not run: curl is not installed");
+        return Ok(());
+    };
+    curl.stdin.take().context("stdin")?.write_all(&exchange.body)?;
+    let output = curl.wait_with_output()?;
+    ensure!(output.stdout == exchange.answer_body(), "curl got another body: {output:?}");
+    let mut ledger = Ledger::default();
+    ledger.enter(model(&exchange)?, &exchange);
+    within(SOON, || envoy.page(), &ledger.statements())?;
     Ok(())
 }
 
