@@ -11,4 +11,15 @@ if [ "${MODEL_SERVER:-}" = llama ]; then
     LLAMA_MODEL=$(echo "$paths" | sed -n 2p)
     export LLAMA_SERVER LLAMA_MODEL
 fi
-exec target/debug/demo
+# Whatever ends this script ends the demo, its processes (they follow it by themselves) and its temporary files.
+TMPDIR=$(mktemp -d)
+export TMPDIR
+trap 'rm -rf "$TMPDIR"' EXIT
+target/debug/demo &
+demo=$!
+trap 'kill $demo 2>/dev/null' INT TERM
+status=0
+wait $demo || status=$?
+# A signal ends the first wait early; the second waits for the demo itself.
+wait $demo 2>/dev/null || true
+exit $status
