@@ -14,8 +14,6 @@ use tally_integration::prometheus::Prometheus;
 use tally_integration::tools::poll;
 
 const SOON: Duration = Duration::from_secs(30);
-/// The client sees its own connecting and scheduling on top of what Envoy sees.
-const CLIENT_EXTRA: f64 = 0.03;
 const FAMILY: &str = "inference_objective_request_duration_seconds";
 
 fn request(wait_ms: u64, input: u64, output: u64) -> Request {
@@ -67,11 +65,14 @@ fn prometheus_computes_the_quantiles_and_sums_of_what_was_sent() -> Result<()> {
     ensure!(all_there.is_some(), "Prometheus does not see {sent} requests");
     let ask = |query: &str| prometheus.query(query)?.with_context(|| format!("no answer to {query}"));
 
+    // What Envoy sees lies between what the server waited and what the client waited; on a quiet machine all three fall
+    // into one bucket.
+    let mut waited: Vec<f64> = waits.iter().map(|wait| *wait as f64 / 1e3).collect();
+    waited.sort_by(f64::total_cmp);
     for (q, rank) in [(0.5, 47), (0.9, 86), (0.99, 95)] {
-        let truth = took[rank];
         let found = ask(&format!("histogram_quantile({q}, sum by (le) ({FAMILY}_bucket{{model_name=\"m\"}}))"))?;
-        let ((lower, _), (_, upper)) = (bucket((truth - CLIENT_EXTRA).max(0.0)), bucket(truth));
-        ensure!((lower..=upper).contains(&found), "q{q}: Prometheus {found}, true {truth}, bucket {lower}..{upper}");
+        let ((lower, _), (_, upper)) = (bucket(waited[rank]), bucket(took[rank]));
+        ensure!((lower..=upper).contains(&found), "q{q}: Prometheus says {found}, it must lie in {lower}..{upper}");
     }
     let input: u64 = waits.iter().sum();
     let output: u64 = waits.iter().map(|wait| wait / 2 + 1).sum();
@@ -79,11 +80,10 @@ fn prometheus_computes_the_quantiles_and_sums_of_what_was_sent() -> Result<()> {
         let found = ask(&format!("sum(inference_objective_{name}_sum{{model_name=\"m\"}})"))?;
         ensure!(found == expected as f64, "{name}: {found}, sent {expected}");
     }
-    let seconds: f64 = took.iter().sum();
     let found = ask(&format!("sum({FAMILY}_sum{{model_name=\"m\"}})"))?;
-    // Below a second is carried on, once in each of the two workers; the client's own time comes on top.
-    let slack = 2.0 + sent * CLIENT_EXTRA;
-    ensure!(found <= seconds && found > seconds - slack, "seconds: {found}, the clients waited {seconds}");
+    // Less than a second is carried on in each of Envoy's two workers.
+    let (least, most) = (waited.iter().sum::<f64>() - 2.0, took.iter().sum::<f64>());
+    ensure!((least..=most).contains(&found), "seconds: {found}, it must lie in {least}..{most}");
     Ok(())
 }
 
