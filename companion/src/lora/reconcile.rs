@@ -1,0 +1,293 @@
+//! What is remembered between listings: calls under way, failures and when to try again.
+//!
+//! In: the file's wish, listings, the verdicts of calls, and the time. Out: the calls to make now, and for
+//! each adapter whether it is loaded as asked. Pure: time and the seed of the jitter are arguments.
+//! One adapter's failures never delay another's calls; there is at most one call under way for each adapter.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::config::Desired;
+use super::diff::{Action, Loaded, diff, differs};
+use super::engine::{Engine, Listing, Reason, Verdict};
+
+/// The state of one server's adapters.
+#[derive(Debug)]
+pub(super) struct Reconciler {
+    engine: Engine,
+    desired: Desired,
+    entries: BTreeMap<String, Entry>,
+    listed_at: Option<Duration>,
+    random: u64,
+}
+
+/// One adapter.
+#[derive(Debug, Default)]
+struct Entry {
+    /// Is it loaded as asked, as far as known?
+    is_loaded: bool,
+    /// The last load that succeeded.
+    loaded: Option<Loaded>,
+    /// Since when it has been seen loaded.
+    since: Option<Duration>,
+    /// When a call last told its state, for servers whose listing hides adapters.
+    told_at: Option<Duration>,
+    /// Has a call been answered, or was none needed, since the wish or the server changed?
+    is_tried: bool,
+    in_flight: bool,
+    failures: u32,
+    not_before: Duration,
+    /// The server does not swap in place: unload first.
+    unload_first: bool,
+    /// When the file stopped naming it.
+    unnamed_since: Option<Duration>,
+}
+
+/// What to do now.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// Calls to make; each has to be answered by [`Reconciler::finish`].
+    pub(super) actions: Vec<Action>,
+    /// Adapters that fail without a call.
+    pub(super) failures: Vec<(String, Reason)>,
+}
+
+impl Reconciler {
+    /// Nothing wished yet.
+    pub(super) fn new(engine: Engine, seed: u64) -> Self {
+        Self { engine, desired: Desired::default(), entries: BTreeMap::new(), listed_at: None, random: seed | 1 }
+    }
+
+    /// A new good file. Adapters whose wish changed are tried at once.
+    pub(super) fn desire(&mut self, desired: Desired, now: Duration) {
+        for id in named(&desired) {
+            let same = self.desired.exist.get(id) == desired.exist.get(id)
+                && self.desired.forbidden.contains(id) == desired.forbidden.contains(id);
+            let entry = self.entries.entry(id.to_owned()).or_default();
+            entry.unnamed_since = None;
+            if !same {
+                (entry.failures, entry.not_before, entry.is_tried) = (0, Duration::ZERO, false);
+            }
+        }
+        let names: BTreeSet<&str> = named(&desired).collect();
+        for (id, entry) in &mut self.entries {
+            if !names.contains(id.as_str()) {
+                entry.unnamed_since = entry.unnamed_since.or(Some(now));
+            }
+        }
+        self.desired = desired;
+    }
+
+    /// The server could not be asked.
+    pub(super) fn lost(&mut self, reason: Reason, now: Duration) {
+        let gone = reason == Reason::Unreachable;
+        let stale = self.listed_at.is_none_or(|at| now.saturating_sub(at) >= STALE_AFTER);
+        for entry in self.entries.values_mut() {
+            if gone || stale {
+                (entry.is_loaded, entry.is_tried) = (false, false);
+            }
+            if gone {
+                // It comes back empty: nothing was evicted, and nothing has to wait.
+                (entry.since, entry.told_at, entry.failures, entry.not_before) = (None, None, 0, Duration::ZERO);
+            }
+        }
+    }
+
+    /// One listing: learns from it and says what to do now.
+    pub(super) fn plan(&mut self, listing: &Listing, now: Duration) -> Plan {
+        self.listed_at = Some(now);
+        let mut plan = Plan::default();
+        let listing = self.complete(listing, now);
+        self.learn(&listing, now, &mut plan);
+        let mut free = MAX_CALLS.saturating_sub(self.entries.values().filter(|entry| entry.in_flight).count());
+        for action in diff(&self.desired, &listing, &self.loaded()) {
+            let Some(entry) = self.entries.get_mut(action.id()) else { continue };
+            if free == 0 || entry.in_flight || now < entry.not_before {
+                continue;
+            }
+            let action = match action {
+                Action::Replace(adapter) if entry.unload_first || !self.engine.loads_in_place() => {
+                    Action::Unload(adapter.id)
+                }
+                other => other,
+            };
+            entry.in_flight = true;
+            free -= 1;
+            plan.actions.push(action);
+        }
+        self.entries.retain(|_, entry| {
+            entry.in_flight || entry.unnamed_since.is_none_or(|since| now.saturating_sub(since) < SERIES_LINGER)
+        });
+        plan
+    }
+
+    /// A call was answered.
+    pub(super) fn finish(&mut self, action: &Action, verdict: Verdict, now: Duration) {
+        let Some(entry) = self.entries.get_mut(action.id()) else { return };
+        let pause = pause(&mut self.random, entry.failures);
+        (entry.in_flight, entry.is_tried, entry.told_at) = (false, true, Some(now));
+        match (action, verdict) {
+            (_, Verdict::Failed(_)) => {
+                entry.told_at = None;
+                entry.failures = entry.failures.saturating_add(1);
+                entry.not_before = now + pause;
+                if !matches!(action, Action::Unload(_)) {
+                    entry.is_loaded = false;
+                }
+            }
+            (Action::Load(adapter), Verdict::Done) | (Action::Replace(adapter), Verdict::Done) => {
+                let wanted = self.desired.exist.get(&adapter.id);
+                entry.loaded = Some(Loaded { source: adapter.source.clone(), shown: None });
+                entry.is_loaded = wanted.is_none_or(|wanted| wanted.source == adapter.source);
+                (entry.since, entry.unload_first) = (Some(now), false);
+            }
+            (Action::Load(_), Verdict::AlreadySo) => {
+                entry.is_loaded = true;
+                entry.since = entry.since.or(Some(now));
+            }
+            (Action::Replace(_), Verdict::AlreadySo) => {
+                (entry.unload_first, entry.is_loaded) = (true, false);
+            }
+            (Action::Unload(_), _) => {
+                (entry.is_loaded, entry.loaded, entry.since) = (false, None, None);
+            }
+        }
+    }
+
+    /// Adapters the file names or named lately, with "is it loaded as asked?".
+    pub(super) fn statuses(&self) -> impl Iterator<Item = (&str, bool)> {
+        self.entries.iter().map(|(id, entry)| (id.as_str(), entry.is_loaded))
+    }
+
+    /// Is the server exactly as the file asks?
+    pub(super) fn is_satisfied(&self) -> bool {
+        let is_loaded = |id: &String| self.entries.get(id).is_some_and(|entry| entry.is_loaded);
+        self.listed_at.is_some()
+            && self.entries.values().all(|entry| !entry.in_flight)
+            && self.desired.exist.keys().all(is_loaded)
+            && !self.desired.forbidden.iter().any(is_loaded)
+    }
+
+    /// Has each named adapter had its turn since the wish or the server changed?
+    pub(super) fn untried(&self) -> impl Iterator<Item = &str> {
+        let waits = |entry: &Entry| !entry.is_tried && entry.unnamed_since.is_none();
+        self.entries.iter().filter(move |(_, entry)| waits(entry)).map(|(id, _)| id.as_str())
+    }
+
+    /// The listing with what older SGLang leaves out.
+    fn complete(&self, listing: &Listing, now: Duration) -> Listing {
+        let mut listing = listing.clone();
+        if !self.engine.may_hide_adapters() || !listing.adapters.is_empty() {
+            return listing;
+        }
+        for (id, entry) in &self.entries {
+            let is_fresh = entry.told_at.is_some_and(|at| now.saturating_sub(at) < TELL_AGAIN_AFTER);
+            let is_forbidden = self.desired.forbidden.contains(id);
+            // What may be there and must not be is unloaded once in a while, to be sure.
+            if (is_fresh && entry.since.is_some()) || (is_forbidden && !is_fresh) {
+                listing.adapters.insert(id.clone(), None);
+            }
+        }
+        listing
+    }
+
+    fn learn(&mut self, listing: &Listing, now: Duration, plan: &mut Plan) {
+        let hides = self.engine.may_hide_adapters();
+        let random = &mut self.random;
+        for (id, entry) in self.entries.iter_mut().filter(|(_, entry)| !entry.in_flight) {
+            let pause = pause(random, entry.failures);
+            let wanted = self.desired.exist.get(id);
+            match (listing.adapters.get(id), wanted) {
+                (Some(shown), wanted) => {
+                    entry.present(shown.as_deref(), now);
+                    let is_other = wanted.is_some_and(|w| differs(w, shown.as_deref(), entry.loaded.as_ref()));
+                    entry.is_loaded = !is_other;
+                    entry.is_tried |= wanted.is_none() == !self.desired.forbidden.contains(id) || !is_other;
+                }
+                (None, Some(_)) if listing.base_models.contains(id) => {
+                    entry.is_loaded = false;
+                    entry.is_tried = true;
+                    if now >= entry.not_before {
+                        entry.fail(now, pause);
+                        plan.failures.push((id.clone(), Reason::Conflict));
+                    }
+                }
+                (None, wanted) => {
+                    let was_evicted = !hides && wanted.is_some() && entry.absent(now, pause);
+                    if was_evicted {
+                        plan.failures.push((id.clone(), Reason::Evicted));
+                    }
+                    // An old SGLang is asked again while the adapter goes on serving.
+                    entry.is_loaded &= hides && entry.since.is_some();
+                    entry.is_tried |= wanted.is_none();
+                }
+            }
+        }
+    }
+
+    fn loaded(&self) -> BTreeMap<String, Loaded> {
+        self.entries.iter().filter_map(|(id, entry)| Some((id.clone(), entry.loaded.clone()?))).collect()
+    }
+}
+
+impl Entry {
+    /// A listing shows it.
+    fn present(&mut self, shown: Option<&str>, now: Duration) {
+        let since = *self.since.get_or_insert(now);
+        if now.saturating_sub(since) >= STABLE_AFTER {
+            self.failures = 0;
+        }
+        if let Some(loaded) = &mut self.loaded
+            && loaded.shown.is_none()
+        {
+            loaded.shown = shown.map(str::to_owned);
+        }
+    }
+
+    /// A listing lacks it. True if it was there a moment ago: the server throws adapters out, so don't hurry.
+    fn absent(&mut self, now: Duration, pause: Duration) -> bool {
+        self.loaded = None;
+        let Some(since) = self.since.take() else { return false };
+        if now.saturating_sub(since) >= STABLE_AFTER {
+            self.failures = 0;
+            return false;
+        }
+        self.fail(now, pause);
+        true
+    }
+
+    fn fail(&mut self, now: Duration, pause: Duration) {
+        self.failures = self.failures.saturating_add(1);
+        self.not_before = now + pause;
+    }
+}
+
+/// How long to wait after so many failures: doubling, capped, and spread so that pods do not march in step.
+fn pause(random: &mut u64, failures: u32) -> Duration {
+    // xorshift64
+    *random ^= *random << 13;
+    *random ^= *random >> 7;
+    *random ^= *random << 17;
+    let full = FIRST_PAUSE.saturating_mul(1 << failures.min(10)).min(MAX_PAUSE);
+    let part = u32::try_from(*random % 512).unwrap_or(0);
+    full / 2 + full / 1024 * part
+}
+
+fn named(desired: &Desired) -> impl Iterator<Item = &str> {
+    desired.exist.keys().chain(&desired.forbidden).chain(&desired.contradicted).map(String::as_str)
+}
+
+/// Calls under way at once; further ones wait for the next plan.
+pub(super) const MAX_CALLS: usize = 4;
+/// Pause after a first failure; each further one doubles it.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// Longest pause of an adapter that keeps failing.
+const MAX_PAUSE: Duration = Duration::from_secs(60);
+/// An adapter that was loaded this long has earned a fresh start.
+const STABLE_AFTER: Duration = Duration::from_secs(60);
+/// Without a listing for this long, nothing is said to be loaded any more.
+const STALE_AFTER: Duration = Duration::from_secs(30);
+/// Where listings hide adapters, each is asked for again after this.
+const TELL_AGAIN_AFTER: Duration = Duration::from_secs(60);
+/// A series stays this long after the file stopped naming its adapter.
+pub(super) const SERIES_LINGER: Duration = Duration::from_secs(300);
