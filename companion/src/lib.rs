@@ -1,3 +1,4 @@
 //! `tallyd` as a library.
 #![forbid(unsafe_code)]
 pub mod flow;
+pub mod lora;

@@ -120,7 +120,8 @@ impl<'w> Reader<'w> {
             && flag.boolean()?
         {
             let key = flag.path();
-            self.warnings.push(format!("line {}: {key}: moves \"{id}\" to ensureNotExist; write it there", flag.line()));
+            self.warnings
+                .push(format!("line {}: {key}: moves \"{id}\" to ensureNotExist; write it there", flag.line()));
             self.forbidden.insert(id, line);
             return Ok(());
         }
@@ -197,7 +198,11 @@ fn warn_of_unknown(tree: &Tree<'_>, known: &[&str], warnings: &mut Vec<String>) 
     for (key, value) in tree.map()? {
         if !known.contains(&key) {
             let path = value.path();
-            warnings.push(format!("line {}: {path}: unknown key, ignored; known are {}", value.line(), known.join(", ")));
+            warnings.push(format!(
+                "line {}: {path}: unknown key, ignored; known are {}",
+                value.line(),
+                known.join(", ")
+            ));
         }
     }
     Ok(())

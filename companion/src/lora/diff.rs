@@ -43,15 +43,16 @@ pub(super) struct Loaded {
 pub(super) fn diff(desired: &Desired, listing: &Listing, loaded: &BTreeMap<String, Loaded>) -> Vec<Action> {
     let forbidden = desired.forbidden.iter().filter(|id| listing.adapters.contains_key(*id));
     let unloads = forbidden.map(|id| Action::Unload(id.clone()));
-    let loads = desired.exist.values().filter(|adapter| !listing.base_models.contains(&adapter.id)).filter_map(|adapter| {
-        match listing.adapters.get(&adapter.id) {
-            None => Some(Action::Load(adapter.clone())),
-            Some(shown) if differs(adapter, shown.as_deref(), loaded.get(&adapter.id)) => {
-                Some(Action::Replace(adapter.clone()))
+    let loads =
+        desired.exist.values().filter(|adapter| !listing.base_models.contains(&adapter.id)).filter_map(|adapter| {
+            match listing.adapters.get(&adapter.id) {
+                None => Some(Action::Load(adapter.clone())),
+                Some(shown) if differs(adapter, shown.as_deref(), loaded.get(&adapter.id)) => {
+                    Some(Action::Replace(adapter.clone()))
+                }
+                Some(_) => None,
             }
-            Some(_) => None,
-        }
-    });
+        });
     unloads.chain(loads).collect()
 }
 
@@ -95,7 +96,9 @@ mod tests {
 
     #[test]
     fn missing_is_loaded_forbidden_is_unloaded_first_and_the_rest_is_left_alone() {
-        let desired = desired("{ensureExist: {models: [{id: a, source: /a}, {id: b, source: /b}]}, ensureNotExist: {models: [{id: c}, {id: d}]}}");
+        let desired = desired(
+            "{ensureExist: {models: [{id: a, source: /a}, {id: b, source: /b}]}, ensureNotExist: {models: [{id: c}, {id: d}]}}",
+        );
         let actions = diff(&desired, &listing(&[("b", "/b"), ("c", "/c"), ("stranger", "/s")]), &BTreeMap::new());
         assert_eq!(said(&actions), ["unload c", "load a /a"]);
     }

@@ -11,7 +11,7 @@ use super::config::Adapter;
 
 /// Which server is behind the address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Engine {
+pub enum Engine {
     /// SGLang: `/load_lora_adapter`.
     Sglang,
     /// vLLM: `/v1/load_lora_adapter`.

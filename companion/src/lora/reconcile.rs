@@ -28,6 +28,8 @@ struct Entry {
     is_loaded: bool,
     /// The last load that succeeded.
     loaded: Option<Loaded>,
+    /// What the first listing after a load showed instead of the source.
+    doubted: Option<String>,
     /// Since when it has been seen loaded.
     since: Option<Duration>,
     /// When a call last told its state, for servers whose listing hides adapters.
@@ -97,8 +99,12 @@ impl Reconciler {
     pub(super) fn plan(&mut self, listing: &Listing, now: Duration) -> Plan {
         self.listed_at = Some(now);
         let mut plan = Plan::default();
-        let listing = self.complete(listing, now);
-        self.learn(&listing, now, &mut plan);
+        let hides = self.engine.may_hide_adapters() && listing.adapters.is_empty();
+        let mut listing = if hides { self.complete(listing, now) } else { listing.clone() };
+        self.learn(&listing, hides, now, &mut plan);
+        if hides {
+            self.suspect(&mut listing, now);
+        }
         let mut free = MAX_CALLS.saturating_sub(self.entries.values().filter(|entry| entry.in_flight).count());
         for action in diff(&self.desired, &listing, &self.loaded()) {
             let Some(entry) = self.entries.get_mut(action.id()) else { continue };
@@ -141,8 +147,8 @@ impl Reconciler {
                 entry.is_loaded = wanted.is_none_or(|wanted| wanted.source == adapter.source);
                 (entry.since, entry.unload_first) = (Some(now), false);
             }
-            (Action::Load(_), Verdict::AlreadySo) => {
-                entry.is_loaded = true;
+            (Action::Load(adapter), Verdict::AlreadySo) => {
+                entry.is_loaded = !differs(adapter, None, entry.loaded.as_ref());
                 entry.since = entry.since.or(Some(now));
             }
             (Action::Replace(_), Verdict::AlreadySo) => {
@@ -177,22 +183,28 @@ impl Reconciler {
     /// The listing with what older SGLang leaves out.
     fn complete(&self, listing: &Listing, now: Duration) -> Listing {
         let mut listing = listing.clone();
-        if !self.engine.may_hide_adapters() || !listing.adapters.is_empty() {
-            return listing;
-        }
         for (id, entry) in &self.entries {
             let is_fresh = entry.told_at.is_some_and(|at| now.saturating_sub(at) < TELL_AGAIN_AFTER);
-            let is_forbidden = self.desired.forbidden.contains(id);
-            // What may be there and must not be is unloaded once in a while, to be sure.
-            if (is_fresh && entry.since.is_some()) || (is_forbidden && !is_fresh) {
+            let wanted = self.desired.exist.get(id);
+            let is_other = wanted.is_some_and(|wanted| differs(wanted, None, entry.loaded.as_ref()));
+            if entry.since.is_some() && (is_fresh || is_other) {
                 listing.adapters.insert(id.clone(), None);
             }
         }
         listing
     }
 
-    fn learn(&mut self, listing: &Listing, now: Duration, plan: &mut Plan) {
-        let hides = self.engine.may_hide_adapters();
+    /// Where adapters hide, what must not be there is unloaded once in a while, to be sure.
+    fn suspect(&self, listing: &mut Listing, now: Duration) {
+        for id in &self.desired.forbidden {
+            let told_at = self.entries.get(id).and_then(|entry| entry.told_at);
+            if told_at.is_none_or(|at| now.saturating_sub(at) >= TELL_AGAIN_AFTER) {
+                listing.adapters.entry(id.clone()).or_default();
+            }
+        }
+    }
+
+    fn learn(&mut self, listing: &Listing, hides: bool, now: Duration, plan: &mut Plan) {
         let random = &mut self.random;
         for (id, entry) in self.entries.iter_mut().filter(|(_, entry)| !entry.in_flight) {
             let pause = pause(random, entry.failures);
@@ -202,7 +214,7 @@ impl Reconciler {
                     entry.present(shown.as_deref(), now);
                     let is_other = wanted.is_some_and(|w| differs(w, shown.as_deref(), entry.loaded.as_ref()));
                     entry.is_loaded = !is_other;
-                    entry.is_tried |= wanted.is_none() == !self.desired.forbidden.contains(id) || !is_other;
+                    entry.is_tried |= !is_other && !self.desired.forbidden.contains(id);
                 }
                 (None, Some(_)) if listing.base_models.contains(id) => {
                     entry.is_loaded = false;
@@ -237,10 +249,14 @@ impl Entry {
         if now.saturating_sub(since) >= STABLE_AFTER {
             self.failures = 0;
         }
-        if let Some(loaded) = &mut self.loaded
-            && loaded.shown.is_none()
-        {
-            loaded.shown = shown.map(str::to_owned);
+        let Some(loaded) = self.loaded.as_mut().filter(|loaded| loaded.shown.is_none()) else { return };
+        let shown = shown.map(str::to_owned);
+        // Either the server spells the source in its own way, or somebody loaded over it before we looked:
+        // believe the spelling only when a second load shows the same.
+        if shown.as_ref().is_none_or(|shown| *shown == loaded.source) || shown == self.doubted {
+            loaded.shown = shown;
+        } else {
+            (self.doubted, self.loaded) = (shown, None);
         }
     }
 
@@ -291,3 +307,186 @@ const STALE_AFTER: Duration = Duration::from_secs(30);
 const TELL_AGAIN_AFTER: Duration = Duration::from_secs(60);
 /// A series stays this long after the file stopped naming its adapter.
 pub(super) const SERIES_LINGER: Duration = Duration::from_secs(300);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::lora::config::Adapter;
+
+    const IDS: [&str; 4] = ["a", "b", "c", "base"];
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// For each id: 0 unnamed, 1-2 wanted from that source, 3 forbidden.
+        Wish([u8; 4]),
+        Cycle,
+        /// Answer the oldest call: 0 done, 1 failed before, 2 done but the answer was lost.
+        Answer(u8),
+        Restart,
+        Stranger(usize),
+        Wait(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            proptest::array::uniform4(0..4_u8).prop_map(Step::Wish),
+            Just(Step::Cycle),
+            Just(Step::Cycle),
+            (0..3_u8).prop_map(Step::Answer),
+            (0..3_u8).prop_map(Step::Answer),
+            Just(Step::Restart),
+            (0..3_usize).prop_map(Step::Stranger),
+            (0..100_u64).prop_map(Step::Wait),
+        ]
+    }
+
+    fn wish(choice: [u8; 4]) -> Desired {
+        let mut desired = Desired::default();
+        for (id, choice) in IDS.iter().zip(choice) {
+            let id = (*id).to_owned();
+            match choice {
+                0 => {}
+                3 => {
+                    desired.forbidden.insert(id);
+                }
+                source => {
+                    let adapter = Adapter { id: id.clone(), source: format!("/{source}"), base_model: None };
+                    desired.exist.insert(id, adapter);
+                }
+            }
+        }
+        desired
+    }
+
+    /// A server that does what it is told.
+    struct Server {
+        engine: Engine,
+        hides: bool,
+        swaps: bool,
+        has: BTreeMap<String, String>,
+        calls: Vec<Action>,
+    }
+
+    impl Server {
+        fn listing(&self) -> Listing {
+            let adapters = self.has.iter().map(|(id, source)| (id.clone(), Some(source.clone())));
+            Listing {
+                adapters: if self.hides { BTreeMap::new() } else { adapters.collect() },
+                base_models: ["base".to_owned()].into(),
+            }
+        }
+
+        fn apply(&mut self, action: &Action) -> Verdict {
+            match action {
+                Action::Load(adapter) | Action::Replace(adapter) => {
+                    let in_place = matches!(action, Action::Replace(_)) && self.swaps;
+                    if self.has.contains_key(&adapter.id) && !in_place {
+                        return Verdict::AlreadySo;
+                    }
+                    self.has.insert(adapter.id.clone(), adapter.source.clone());
+                    Verdict::Done
+                }
+                Action::Unload(id) => self.has.remove(id).map_or(Verdict::AlreadySo, |_| Verdict::Done),
+            }
+        }
+    }
+
+    fn cycle(reconciler: &mut Reconciler, server: &mut Server, now: Duration) {
+        let plan = reconciler.plan(&server.listing(), now);
+        for action in plan.actions {
+            if let Action::Load(adapter) | Action::Replace(adapter) = &action {
+                assert!(!reconciler.desired.forbidden.contains(&adapter.id), "{action:?} is forbidden");
+                assert_ne!(adapter.id, "base");
+            }
+            assert!(server.calls.iter().all(|call| call.id() != action.id()), "two calls for one adapter");
+            server.calls.push(action);
+        }
+        assert!(server.calls.len() <= MAX_CALLS);
+    }
+
+    fn run(engine: Engine, hides: bool, swaps: bool, steps: Vec<Step>, last: [u8; 4]) {
+        let mut server = Server { engine, hides, swaps, has: BTreeMap::new(), calls: Vec::new() };
+        let mut reconciler = Reconciler::new(server.engine, 7);
+        let (mut now, mut strangers) = (Duration::ZERO, 0);
+        for step in steps {
+            match step {
+                Step::Wish(choice) => reconciler.desire(wish(choice), now),
+                Step::Cycle => cycle(&mut reconciler, &mut server, now),
+                Step::Answer(how) if !server.calls.is_empty() => {
+                    let action = server.calls.remove(0);
+                    let verdict = if how == 1 { Verdict::Done } else { server.apply(&action) };
+                    let verdict = if how == 0 { verdict } else { Verdict::Failed(Reason::Timeout) };
+                    reconciler.finish(&action, verdict, now);
+                }
+                Step::Answer(_) => {}
+                Step::Restart => {
+                    server.has.clear();
+                    reconciler.lost(Reason::Unreachable, now);
+                }
+                // Who hides adapters cannot be watched for strangers' doings.
+                Step::Stranger(which) if !hides => {
+                    strangers += 1;
+                    server.has.insert(IDS[which].to_owned(), format!("/stranger-{strangers}"));
+                }
+                Step::Stranger(_) => {}
+                Step::Wait(seconds) => now += Duration::from_secs(seconds),
+            }
+        }
+        let desired = wish(last);
+        reconciler.desire(desired.clone(), now);
+        for _ in 0..20 {
+            now += Duration::from_secs(61);
+            cycle(&mut reconciler, &mut server, now);
+            for action in std::mem::take(&mut server.calls) {
+                let verdict = server.apply(&action);
+                reconciler.finish(&action, verdict, now);
+            }
+        }
+        cycle(&mut reconciler, &mut server, now);
+        for adapter in desired.exist.values().filter(|adapter| adapter.id != "base") {
+            assert!(server.has.contains_key(&adapter.id), "{} is missing", adapter.id);
+            if !hides {
+                assert_eq!(server.has.get(&adapter.id), Some(&adapter.source), "{}", adapter.id);
+            }
+            assert!(reconciler.statuses().any(|status| status == (adapter.id.as_str(), true)), "{}", adapter.id);
+        }
+        for id in &desired.forbidden {
+            assert!(!server.has.contains_key(id), "{id} is still there");
+            assert!(reconciler.statuses().any(|status| status == (id.as_str(), false)), "{id}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn from_any_state_with_any_failures_it_converges_and_never_loads_what_is_forbidden(
+            steps in proptest::collection::vec(step(), 0..60),
+            last in proptest::array::uniform4(0..4_u8),
+        ) {
+            run(Engine::Vllm, false, true, steps.clone(), last);
+            run(Engine::Vllm, false, false, steps.clone(), last);
+            run(Engine::Sglang, false, false, steps.clone(), last);
+            run(Engine::Sglang, true, false, steps, last);
+        }
+    }
+
+    #[test]
+    fn a_failing_adapter_is_tried_ever_more_rarely_and_another_is_not_delayed() {
+        let mut reconciler = Reconciler::new(Engine::Vllm, 3);
+        reconciler.desire(wish([1, 0, 0, 0]), Duration::ZERO);
+        let mut tries = 0;
+        for second in 0..600 {
+            let now = Duration::from_secs(second);
+            for action in reconciler.plan(&Listing::default(), now).actions {
+                tries += 1;
+                reconciler.finish(&action, Verdict::Failed(Reason::NotFound), now);
+            }
+        }
+        // Doubling from half a second at least to a minute at most: never more than twice that.
+        assert!((10..=32).contains(&tries), "{tries}");
+        let now = Duration::from_secs(600);
+        reconciler.desire(wish([1, 1, 0, 0]), now);
+        assert!(reconciler.plan(&Listing::default(), now).actions.iter().any(|action| action.id() == "b"));
+    }
+}

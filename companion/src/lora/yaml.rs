@@ -14,8 +14,8 @@ enum Node {
     Bool(bool),
     Float(f64),
     Integer(i64),
-    List(Vec<Spanned<Node>>),
-    Map(Vec<(String, Spanned<Node>)>),
+    List(Vec<Spanned<Self>>),
+    Map(Vec<(String, Spanned<Self>)>),
     Null,
     Text(String),
 }
@@ -106,20 +106,20 @@ impl<'a> Tree<'a> {
     }
 
     /// The keys of a map with their values.
-    pub(super) fn map(&self) -> Result<Vec<(&'a str, Tree<'a>)>, ConfigError> {
+    pub(super) fn map(&self) -> Result<Vec<(&'a str, Self)>, ConfigError> {
         let Node::Map(entries) = self.node else { return Err(self.wrong("a map of keys")) };
         Ok(entries.iter().map(|(key, value)| (key.as_str(), self.child(key, value))).collect())
     }
 
     /// The value of a key, if it is there and not null.
-    pub(super) fn get(&self, key: &str) -> Option<Tree<'a>> {
+    pub(super) fn get(&self, key: &str) -> Option<Self> {
         let Node::Map(entries) = self.node else { return None };
         let (key, value) = entries.iter().find(|(name, _)| name == key)?;
         Some(self.child(key, value)).filter(|child| !child.is_null())
     }
 
     /// The value of a key that has to be there; the error stands at the map that lacks it.
-    pub(super) fn required(&self, key: &str, expected: &str) -> Result<Tree<'a>, ConfigError> {
+    pub(super) fn required(&self, key: &str, expected: &str) -> Result<Self, ConfigError> {
         self.get(key).ok_or_else(|| {
             let mut error = self.problem(format!("expected {expected}, found nothing"));
             error.key = join(&self.path, key);
@@ -128,7 +128,7 @@ impl<'a> Tree<'a> {
     }
 
     /// The items of a list.
-    pub(super) fn list(&self) -> Result<Vec<Tree<'a>>, ConfigError> {
+    pub(super) fn list(&self) -> Result<Vec<Self>, ConfigError> {
         let Node::List(items) = self.node else { return Err(self.wrong("a list")) };
         let item = |(index, item): (usize, &'a Spanned<Node>)| Tree {
             node: &item.value,

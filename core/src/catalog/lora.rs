@@ -22,7 +22,7 @@ pub const ADAPTER_STATUS: Family = family(
     &["adapter_name"],
     Unit::None,
     LoraSidecar,
-    "1 if the model server has the adapter loaded, 0 if not.",
+    "1 if the model server has the adapter loaded as the configuration asks, 0 if not.",
 );
 /// Reconcile runs.
 pub const RECONCILES_TOTAL: Family = family(
@@ -31,7 +31,7 @@ pub const RECONCILES_TOTAL: Family = family(
     &["result"],
     Unit::None,
     Tally,
-    "Reconcile runs by result: ok, partial, failed.",
+    "Reconcile runs by result: ok, partial (something is not as asked yet), failed (the server did not answer).",
 );
 /// Time of the last reconcile.
 pub const RECONCILE_DURATION: Family = family(

@@ -1,0 +1,131 @@
+//! Calls to the model server: bounded in time and in size.
+//!
+//! In: a path and a body. Out: status and body, or a [`Reason`]. It never retries: `reconcile.rs` does.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use bytes::Bytes;
+use reqwest::{Certificate, Method};
+
+use super::Args;
+use super::engine::{Call, Engine, Reason};
+
+/// Talks to one server.
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    http: reqwest::Client,
+    scheme: &'static str,
+    key: Key,
+    load_timeout: Duration,
+}
+
+#[derive(Clone, Debug)]
+enum Key {
+    File(PathBuf),
+    None,
+    Text(String),
+}
+
+/// An answer.
+pub(super) struct Answer {
+    /// HTTP status.
+    pub(super) status: u16,
+    /// Body, cut at a cap.
+    pub(super) body: Bytes,
+}
+
+impl Client {
+    /// From the command line.
+    pub(super) fn new(args: &Args) -> anyhow::Result<Self> {
+        // A second installation in one process is refused, and that is fine.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut builder = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy();
+        if let Some(path) = &args.tls_ca_file {
+            let pem = std::fs::read(path).with_context(|| format!("--tls-ca-file {}", path.display()))?;
+            let bundle =
+                Certificate::from_pem_bundle(&pem).with_context(|| format!("--tls-ca-file {}", path.display()))?;
+            builder = builder.tls_certs_only(bundle);
+        }
+        let key = match (&args.api_key, &args.api_key_file) {
+            (_, Some(path)) => Key::File(path.clone()),
+            (Some(text), None) if !text.is_empty() => Key::Text(text.clone()),
+            _ => Key::None,
+        };
+        let scheme = if args.tls || args.tls_ca_file.is_some() { "https" } else { "http" };
+        let load_timeout = Duration::from_secs(args.load_timeout);
+        Ok(Self { http: builder.build().context("set up the HTTP client")?, scheme, key, load_timeout })
+    }
+
+    /// Does the server serve?
+    pub(super) async fn is_healthy(&self, authority: &str) -> Result<(), Reason> {
+        match self.send(Method::GET, authority, Engine::HEALTH, None, QUICK_TIMEOUT).await?.status {
+            200..=299 => Ok(()),
+            401 | 403 => Err(Reason::Unauthorized),
+            _ => Err(Reason::ServerError),
+        }
+    }
+
+    /// The listing's answer.
+    pub(super) async fn models(&self, authority: &str) -> Result<Answer, Reason> {
+        self.send(Method::GET, authority, Engine::MODELS, None, QUICK_TIMEOUT).await
+    }
+
+    /// A load or an unload.
+    pub(super) async fn call(&self, authority: &str, call: Call) -> Result<Answer, Reason> {
+        self.send(Method::POST, authority, call.path, Some(call.body), self.load_timeout).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        authority: &str,
+        path: &str,
+        body: Option<String>,
+        timeout: Duration,
+    ) -> Result<Answer, Reason> {
+        let mut request = self.http.request(method, format!("{}://{authority}{path}", self.scheme)).timeout(timeout);
+        match &self.key {
+            Key::File(path) => {
+                let key = tokio::fs::read_to_string(path).await.map_err(|_| Reason::Unauthorized)?;
+                request = request.bearer_auth(key.trim());
+            }
+            Key::None => {}
+            Key::Text(key) => request = request.bearer_auth(key),
+        }
+        if let Some(body) = body {
+            request = request.header(http::header::CONTENT_TYPE, "application/json").body(body);
+        }
+        let mut response = request.send().await.map_err(|error| reason(&error))?;
+        let status = response.status().as_u16();
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| reason(&error))? {
+            if body.len() + chunk.len() > MAX_BODY_BYTES {
+                return Err(Reason::BadAnswer);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Answer { status, body: body.into() })
+    }
+}
+
+fn reason(error: &reqwest::Error) -> Reason {
+    if error.is_connect() {
+        Reason::Unreachable
+    } else if error.is_timeout() {
+        Reason::Timeout
+    } else {
+        // The server went away while it answered.
+        Reason::ServerError
+    }
+}
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Health and listing; a server under load answers late, a dead one never.
+const QUICK_TIMEOUT: Duration = Duration::from_secs(10);
+/// A listing of a thousand adapters is half of this; a longer answer is none of ours.
+const MAX_BODY_BYTES: usize = 1 << 20;
