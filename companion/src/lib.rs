@@ -1,4 +1,6 @@
 //! `tallyd` as a library.
 #![forbid(unsafe_code)]
+pub mod collect;
 pub mod flow;
 pub mod lora;
+mod yaml;

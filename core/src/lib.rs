@@ -5,3 +5,5 @@ extern crate alloc;
 
 pub mod admission;
 pub mod catalog;
+pub mod exposition;
+pub mod histogram;

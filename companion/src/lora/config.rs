@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::yaml::{ConfigError, Document, Tree};
+use crate::yaml::{ConfigError, Document, Tree};
 
 /// An adapter that has to be loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,7 +13,6 @@ mod reconcile;
 mod status;
 mod sync;
 mod watch;
-mod yaml;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -3,7 +3,6 @@
 //! In: what the loop reports. Out: Prometheus text and one-line answers. It never decides anything.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,7 +10,8 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use tally_core::catalog::{Family, Kind, lora};
+use tally_core::catalog::lora;
+use tally_core::exposition::{Format, Writer};
 
 /// Shared between the loop and the page.
 #[derive(Debug, Default)]
@@ -58,46 +58,28 @@ impl Shown {
     }
 
     fn page(&self) -> String {
-        let mut page = String::new();
-        family(&mut page, &lora::ADAPTER_STATUS);
+        let mut page = Writer::new(Format::Text);
+        let mut family = page.family(&lora::ADAPTER_STATUS);
         for (id, is_loaded) in &self.adapters {
-            sample(&mut page, &lora::ADAPTER_STATUS, &[("adapter_name", id)], f64::from(u8::from(*is_loaded)));
+            family.sample(&[("adapter_name", id)], f64::from(u8::from(*is_loaded)));
         }
-        family(&mut page, &lora::RECONCILES_TOTAL);
+        let mut family = page.family(&lora::RECONCILES_TOTAL);
         for (result, count) in &self.reconciles {
-            sample(&mut page, &lora::RECONCILES_TOTAL, &[("result", result)], *count as f64);
+            family.sample(&[("result", result)], *count as f64);
         }
-        family(&mut page, &lora::RECONCILE_DURATION);
-        sample(&mut page, &lora::RECONCILE_DURATION, &[], self.duration.as_secs_f64());
-        family(&mut page, &lora::ERRORS_TOTAL);
+        page.family(&lora::RECONCILE_DURATION).sample(&[], self.duration.as_secs_f64());
+        let mut family = page.family(&lora::ERRORS_TOTAL);
         for ((id, reason), count) in &self.errors {
-            sample(&mut page, &lora::ERRORS_TOTAL, &[("adapter_name", id), ("reason", reason)], *count as f64);
+            family.sample(&[("adapter_name", id), ("reason", reason)], *count as f64);
         }
         if let Some(at) = self.last_success {
             let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-            family(&mut page, &lora::LAST_SUCCESS);
-            sample(&mut page, &lora::LAST_SUCCESS, &[], seconds);
+            page.family(&lora::LAST_SUCCESS).sample(&[], seconds);
         }
-        family(&mut page, &lora::CONFIG_GENERATION);
-        sample(&mut page, &lora::CONFIG_GENERATION, &[], self.generation as f64);
-        family(&mut page, &lora::CONFIG_VALID);
-        sample(&mut page, &lora::CONFIG_VALID, &[], f64::from(u8::from(self.is_config_valid)));
-        page
+        page.family(&lora::CONFIG_GENERATION).sample(&[], self.generation as f64);
+        page.family(&lora::CONFIG_VALID).sample(&[], f64::from(u8::from(self.is_config_valid)));
+        page.finish()
     }
-}
-
-fn family(page: &mut String, family: &Family) {
-    let kind = if family.kind == Kind::Counter { "counter" } else { "gauge" };
-    // Writing to a String cannot fail.
-    let _ =
-        writeln!(page, "# HELP {} {}{}\n# TYPE {} {kind}", family.name, Family::STABILITY, family.help, family.name);
-}
-
-fn sample(page: &mut String, family: &Family, labels: &[(&str, &str)], value: f64) {
-    let escaped = |text: &str| text.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
-    let pairs: Vec<_> = labels.iter().map(|(key, text)| format!("{key}=\"{}\"", escaped(text))).collect();
-    let labels = if pairs.is_empty() { String::new() } else { format!("{{{}}}", pairs.join(",")) };
-    let _ = writeln!(page, "{}{labels} {value}", family.name);
 }
 
 /// The three pages.
@@ -110,7 +92,7 @@ pub(super) fn router(status: Arc<Status>) -> axum::Router {
 }
 
 async fn metrics(State(status): State<Arc<Status>>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], status.lock().page())
+    ([(header::CONTENT_TYPE, Format::Text.content_type())], status.lock().page())
 }
 
 async fn ready(State(status): State<Arc<Status>>) -> (StatusCode, String) {
@@ -119,17 +101,5 @@ async fn ready(State(status): State<Arc<Status>>) -> (StatusCode, String) {
         (None, 1..) => (StatusCode::OK, "ok\n".to_owned()),
         (None, 0) => (StatusCode::SERVICE_UNAVAILABLE, "no good configuration yet\n".to_owned()),
         (Some(reason), _) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_hostile_adapter_name_stays_inside_its_label() {
-        let mut shown = Shown::default();
-        shown.set_adapters([("a\"} 1\nx{b=\"\\", true)].into_iter());
-        assert!(shown.page().contains("lora_syncer_adapter_status{adapter_name=\"a\\\"} 1\\nx{b=\\\"\\\\\"} 1\n"));
     }
 }

@@ -22,15 +22,15 @@ enum Node {
 
 /// What is wrong with a file, in the words its author needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ConfigError {
+pub(crate) struct ConfigError {
     /// 1-based; 0 where the reader could not tell.
-    pub(super) line: u64,
+    pub(crate) line: u64,
     /// 1-based; 0 where the reader could not tell.
-    pub(super) column: u64,
+    pub(crate) column: u64,
     /// Path from the top of the file, as `a.b[2].c`; empty for the file itself.
-    pub(super) key: String,
+    pub(crate) key: String,
     /// The rest of the sentence.
-    pub(super) problem: String,
+    pub(crate) problem: String,
 }
 
 impl fmt::Display for ConfigError {
@@ -49,18 +49,18 @@ impl std::error::Error for ConfigError {}
 
 /// A value with its place and its path.
 #[derive(Clone, Debug)]
-pub(super) struct Tree<'a> {
+pub(crate) struct Tree<'a> {
     node: &'a Node,
     at: Location,
     path: String,
 }
 
 /// Owns what a [`Tree`] looks into.
-pub(super) struct Document(Spanned<Node>);
+pub(crate) struct Document(Spanned<Node>);
 
 impl Document {
     /// Reads the text of one file.
-    pub(super) fn parse(text: &str) -> Result<Self, ConfigError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, ConfigError> {
         serde_saphyr::from_str(text).map(Self).map_err(|error| {
             let place = error.location();
             let message = error.without_snippet().to_string();
@@ -74,52 +74,52 @@ impl Document {
     }
 
     /// The whole file.
-    pub(super) fn root(&self) -> Tree<'_> {
+    pub(crate) fn root(&self) -> Tree<'_> {
         Tree { node: &self.0.value, at: self.0.referenced, path: String::new() }
     }
 }
 
 impl<'a> Tree<'a> {
     /// 1-based line of the value.
-    pub(super) fn line(&self) -> u64 {
+    pub(crate) fn line(&self) -> u64 {
         self.at.line()
     }
 
     /// Path from the top of the file.
-    pub(super) fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         &self.path
     }
 
     /// An error at this value.
-    pub(super) fn wrong(&self, expected: &str) -> ConfigError {
+    pub(crate) fn wrong(&self, expected: &str) -> ConfigError {
         self.problem(format!("expected {expected}, found {}", self.node.described()))
     }
 
     /// An error at this value in free words.
-    pub(super) fn problem(&self, problem: String) -> ConfigError {
+    pub(crate) fn problem(&self, problem: String) -> ConfigError {
         ConfigError { line: self.at.line(), column: self.at.column(), key: self.path.clone(), problem }
     }
 
     /// Is anything written here?
-    pub(super) fn is_null(&self) -> bool {
+    pub(crate) fn is_null(&self) -> bool {
         *self.node == Node::Null
     }
 
     /// The keys of a map with their values.
-    pub(super) fn map(&self) -> Result<Vec<(&'a str, Self)>, ConfigError> {
+    pub(crate) fn map(&self) -> Result<Vec<(&'a str, Self)>, ConfigError> {
         let Node::Map(entries) = self.node else { return Err(self.wrong("a map of keys")) };
         Ok(entries.iter().map(|(key, value)| (key.as_str(), self.child(key, value))).collect())
     }
 
     /// The value of a key, if it is there and not null.
-    pub(super) fn get(&self, key: &str) -> Option<Self> {
+    pub(crate) fn get(&self, key: &str) -> Option<Self> {
         let Node::Map(entries) = self.node else { return None };
         let (key, value) = entries.iter().find(|(name, _)| name == key)?;
         Some(self.child(key, value)).filter(|child| !child.is_null())
     }
 
     /// The value of a key that has to be there; the error stands at the map that lacks it.
-    pub(super) fn required(&self, key: &str, expected: &str) -> Result<Self, ConfigError> {
+    pub(crate) fn required(&self, key: &str, expected: &str) -> Result<Self, ConfigError> {
         self.get(key).ok_or_else(|| {
             let mut error = self.problem(format!("expected {expected}, found nothing"));
             error.key = join(&self.path, key);
@@ -128,7 +128,7 @@ impl<'a> Tree<'a> {
     }
 
     /// The items of a list.
-    pub(super) fn list(&self) -> Result<Vec<Self>, ConfigError> {
+    pub(crate) fn list(&self) -> Result<Vec<Self>, ConfigError> {
         let Node::List(items) = self.node else { return Err(self.wrong("a list")) };
         let item = |(index, item): (usize, &'a Spanned<Node>)| Tree {
             node: &item.value,
@@ -139,7 +139,7 @@ impl<'a> Tree<'a> {
     }
 
     /// A text that is not empty.
-    pub(super) fn text(&self) -> Result<&'a str, ConfigError> {
+    pub(crate) fn text(&self) -> Result<&'a str, ConfigError> {
         match self.node {
             Node::Text(text) if !text.trim().is_empty() => Ok(text),
             Node::Bool(_) | Node::Float(_) | Node::Integer(_) => Err(self.wrong("a string (put it in quotes)")),
@@ -148,7 +148,7 @@ impl<'a> Tree<'a> {
     }
 
     /// A whole number within bounds.
-    pub(super) fn integer(&self, min: i64, max: i64) -> Result<i64, ConfigError> {
+    pub(crate) fn integer(&self, min: i64, max: i64) -> Result<i64, ConfigError> {
         match self.node {
             Node::Integer(value) if (min..=max).contains(value) => Ok(*value),
             _ => Err(self.wrong(&format!("a whole number from {min} to {max}"))),
@@ -156,7 +156,7 @@ impl<'a> Tree<'a> {
     }
 
     /// True or false.
-    pub(super) fn boolean(&self) -> Result<bool, ConfigError> {
+    pub(crate) fn boolean(&self) -> Result<bool, ConfigError> {
         let Node::Bool(value) = self.node else { return Err(self.wrong("true or false")) };
         Ok(*value)
     }
