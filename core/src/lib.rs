@@ -1,9 +1,37 @@
-//! Tally's pure core.
+//! Tally's pure core: bytes and times in, measurements out.
+//!
+//! ```text
+//! request  ─► request ─┐              ┌─► outcome
+//!                      ├─ exchange ───┤                      ┌─► the proxy's stats, at a flush
+//! response ─► response ┘              └─► Measured ─► table ─┘
+//!              ├─ inflate   gzip, a side copy
+//!              ├─ sse       events of a stream
+//!              ├─ json      wanted values (schema), no tree
+//!              ├─ document  what one event or body says
+//!              ├─ usage     tokens, in one meaning for all APIs
+//!              └─ timing    first byte, first token, gaps
+//! ```
+//! No I/O, no clock, no unsafe code.
 #![no_std]
 #![forbid(unsafe_code)]
 extern crate alloc;
 
 pub mod admission;
+pub mod api;
 pub mod catalog;
+pub mod config;
+pub mod document;
+pub mod exchange;
 pub mod exposition;
 pub mod histogram;
+pub mod inflate;
+pub mod json;
+pub mod labels;
+pub mod outcome;
+pub mod request;
+pub mod response;
+pub mod schema;
+pub mod sse;
+pub mod table;
+pub mod timing;
+pub mod usage;

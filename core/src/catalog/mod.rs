@@ -95,6 +95,16 @@ pub struct Family {
 impl Family {
     /// HELP line as served: the field marks the stability in front.
     pub const STABILITY: &'static str = "[ALPHA] ";
+
+    /// Stats that one series of the family takes in Envoy.
+    #[must_use]
+    pub const fn stats(&self) -> usize {
+        match self.kind {
+            Kind::Counter | Kind::Gauge => 1,
+            // Each bound, `+Inf`, `_count` and `_sum`.
+            Kind::Histogram(bounds) => bounds.len() + 3,
+        }
+    }
 }
 
 /// All families of all parts, in the order docs list them.

@@ -1,0 +1,78 @@
+//! Counters that belong to no model: the quality of bodies, and what the filter says of itself.
+//!
+//! In: what happened. Out: the family and labels of its counter. Every label value is one of an enum.
+
+use crate::api::Api;
+use crate::catalog::{Family, filter, objective};
+use crate::request::RequestQuality;
+use crate::usage::UsageQuality;
+
+/// One counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Global {
+    /// A request's body was so.
+    RequestQuality(Api, RequestQuality),
+    /// An answer's usage was so.
+    UsageQuality(Api, UsageQuality),
+    /// A request passed unmeasured.
+    Ignored(Ignored),
+    /// A label value was folded into `other`.
+    Overflow(OverflowLabel),
+    /// A flush was done.
+    Flushes,
+    /// It took so many nanoseconds.
+    FlushNanos,
+    /// Bytes of request bodies were read.
+    ScannedRequest,
+    /// Bytes of answers were read.
+    ScannedResponse,
+    /// A call to the proxy failed.
+    HostCallError(&'static str),
+    /// Streams of a failed VM were taken out of the gauges.
+    Reaped,
+}
+
+/// Why a request passed unmeasured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ignored {
+    /// It is no POST.
+    Method,
+    /// Its path is not known.
+    Path,
+}
+
+/// Which label had too many values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OverflowLabel {
+    /// `model_name` or `target_model_name`.
+    ModelName,
+    /// `tenant`.
+    Tenant,
+}
+
+impl Global {
+    /// Its family and labels.
+    pub(super) fn stat(self) -> (&'static Family, [(&'static str, &'static str); 2], usize) {
+        const NONE: (&str, &str) = ("", "");
+        let one = |family, key, value| (family, [(key, value), NONE], 1);
+        let none = |family| (family, [NONE, NONE], 0);
+        match self {
+            Self::RequestQuality(api, quality) => {
+                (&objective::REQUEST_QUALITY_TOTAL, [("api", api.name()), ("quality", quality.label())], 2)
+            }
+            Self::UsageQuality(api, quality) => {
+                (&objective::USAGE_QUALITY_TOTAL, [("api", api.name()), ("quality", quality.label())], 2)
+            }
+            Self::Ignored(Ignored::Method) => one(&filter::REQUESTS_IGNORED_TOTAL, "reason", "method"),
+            Self::Ignored(Ignored::Path) => one(&filter::REQUESTS_IGNORED_TOTAL, "reason", "path"),
+            Self::Overflow(OverflowLabel::ModelName) => one(&filter::LABEL_OVERFLOW_TOTAL, "label", "model_name"),
+            Self::Overflow(OverflowLabel::Tenant) => one(&filter::LABEL_OVERFLOW_TOTAL, "label", "tenant"),
+            Self::Flushes => none(&filter::FLUSHES_TOTAL),
+            Self::FlushNanos => none(&filter::FLUSH_NANOSECONDS_TOTAL),
+            Self::ScannedRequest => one(&filter::SCANNED_BYTES_TOTAL, "direction", "request"),
+            Self::ScannedResponse => one(&filter::SCANNED_BYTES_TOTAL, "direction", "response"),
+            Self::HostCallError(call) => one(&filter::HOST_CALL_ERRORS_TOTAL, "call", call),
+            Self::Reaped => none(&filter::REAPED_STREAMS_TOTAL),
+        }
+    }
+}

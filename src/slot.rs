@@ -1,0 +1,105 @@
+//! What this VM has added to Envoy's gauges, where the other VMs can see it: a VM that fails cannot take it back itself.
+//!
+//! Each root context holds one slot of Envoy's shared data: a heartbeat and its shares of the gauges, written after each
+//! flush. A slot whose heartbeat is old is claimed by whoever sees it first, who takes the shares out of the gauges. A VM
+//! that was only slow finds its slot claimed and gives its shares again.
+
+use tally_core::timing::Nanos;
+
+use crate::host;
+
+/// Slots that are looked at. A slot is used again, so this is VMs at once and not VMs ever.
+const MAX_SLOTS: u32 = 256;
+/// A VM that has not flushed for so long is taken for failed. Many ticks: a busy worker is not a dead one.
+const STALE_NANOS: u64 = 5_000_000_000;
+/// A version that no value has: Envoy counts them from 1.
+const NO_VERSION: u32 = u32::MAX;
+/// First byte of a slot that nobody holds.
+const FREE: u8 = 0;
+/// First byte of one that is held; eight bytes of heartbeat follow (little endian), then the shares.
+const HELD: u8 = 1;
+
+/// The slot that this root context holds.
+#[derive(Debug, Default)]
+pub(crate) struct Slot {
+    place: Option<(String, u32)>,
+}
+
+impl Slot {
+    /// Whether another VM has claimed it since it was last written.
+    pub(crate) fn was_claimed(&self) -> bool {
+        let Some((key, version)) = &self.place else { return false };
+        host::shared(key).is_some_and(|(_, found)| found != *version)
+    }
+
+    /// Writes heartbeat and shares, taking a slot if there is none yet. True: it was claimed in the meantime.
+    pub(crate) fn write(&mut self, shares: &str, now: Nanos) -> bool {
+        let value = held(shares, now);
+        let was_claimed = match &self.place {
+            Some((key, version)) => host::set_shared(key, &value, Some(*version)) == Ok(false),
+            None => false,
+        };
+        if self.place.is_none() || was_claimed {
+            self.place = take(&value);
+        } else if let Some((key, version)) = &mut self.place {
+            *version = host::shared(key).map_or(0, |(_, version)| version);
+        }
+        was_claimed
+    }
+
+    /// Gives it up.
+    pub(crate) fn free(&mut self) {
+        if let Some((key, version)) = self.place.take() {
+            // If it fails, the slot goes stale with no shares in it: nothing is lost.
+            let _ = host::set_shared(&key, &[FREE], Some(version));
+        }
+    }
+
+    /// Claims one slot whose holder has failed, if there is one; its shares.
+    pub(crate) fn claim_stale(&self, now: Nanos) -> Option<String> {
+        let own = self.place.as_ref().map(|(key, _)| key.as_str());
+        for key in (0..MAX_SLOTS).map(key) {
+            let (value, version) = host::shared(&key)?;
+            let Some((heartbeat, shares)) = read(&value) else { continue };
+            let is_stale = now.since(heartbeat).0 > STALE_NANOS;
+            if is_stale && own != Some(key.as_str()) && host::set_shared(&key, &[FREE], Some(version)) == Ok(true) {
+                return Some(String::from_utf8_lossy(shares).into_owned());
+            }
+        }
+        None
+    }
+}
+
+fn key(number: u32) -> String {
+    format!("tally.slot.{number}")
+}
+
+fn held(shares: &str, now: Nanos) -> Vec<u8> {
+    let mut value = vec![HELD];
+    value.extend_from_slice(&now.0.to_le_bytes());
+    value.extend_from_slice(shares.as_bytes());
+    value
+}
+
+fn read(value: &[u8]) -> Option<(Nanos, &[u8])> {
+    let (kind, rest) = value.split_first()?;
+    let (heartbeat, shares) = rest.split_first_chunk::<8>()?;
+    (*kind == HELD).then_some((Nanos(u64::from_le_bytes(*heartbeat)), shares))
+}
+
+/// Takes the first slot that is free or was never used.
+fn take(value: &[u8]) -> Option<(String, u32)> {
+    for key in (0..MAX_SLOTS).map(key) {
+        let version = match host::shared(&key) {
+            Some((found, _)) if found.first() == Some(&HELD) => continue,
+            Some((_, version)) => version,
+            // Envoy makes a missing key whatever version is named, and refuses if another VM has made it just before.
+            None => NO_VERSION,
+        };
+        if host::set_shared(&key, value, Some(version)) == Ok(true) {
+            let (_, version) = host::shared(&key)?;
+            return Some((key, version));
+        }
+    }
+    None
+}

@@ -1,0 +1,160 @@
+//! One per request: Envoy's callbacks in the order of the data, each handed to the [`Exchange`].
+//!
+//! In: heads and pieces of bodies. Out: one record in the table at the end. It never pauses a stream, never changes a
+//! byte, and reads a piece only if the exchange still wants to know something.
+
+use std::rc::Rc;
+
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::Action;
+use tally_core::exchange::{Exchange, RequestHead};
+use tally_core::outcome::{Cause, End};
+use tally_core::response::ResponseHead;
+use tally_core::table::{Global, Ignored, RunningMark};
+
+use crate::host;
+use crate::root::Shared;
+
+/// A stream of the filter.
+pub(crate) struct Stream {
+    shared: Rc<Shared>,
+    /// `None`: not measured, or over.
+    exchange: Option<Exchange>,
+    running: Option<RunningMark>,
+}
+
+impl Stream {
+    /// A stream of which nothing has come.
+    pub(crate) fn new(shared: Rc<Shared>) -> Self {
+        shared.table.borrow_mut().live_streams(1);
+        Self { shared, exchange: None, running: None }
+    }
+
+    /// The exchange of a request's head; or why it passes unmeasured.
+    fn begin(&self, is_bodiless: bool) -> Result<Exchange, Ignored> {
+        let (shared, config) = (&self.shared, &self.shared.config);
+        let header = |name: &str| match name {
+            "" => Vec::new(),
+            name => shared.or_default(host::request_header(name)),
+        };
+        let api = config.api(&header(":path")).ok_or(Ignored::Path)?;
+        // With a body it is one of the API's calls, whatever its method; without one it may be a browser's.
+        if is_bodiless && header(":method") != b"POST" {
+            return Err(Ignored::Method);
+        }
+        let target_model = header(&config.target_model_header);
+        let tenant = header(&config.tenant_header);
+        Ok(Exchange::begin(&RequestHead { api, target_model: &target_model, tenant: &tenant }, host::now()))
+    }
+
+    /// The request runs as soon as its model is known, at the latest when it has come whole.
+    fn run(&mut self, is_whole: bool) {
+        if let Some(exchange) = &mut self.exchange {
+            if is_whole {
+                exchange.request_end();
+            }
+            if self.running.is_none() && (is_whole || !exchange.model().is_empty()) {
+                self.running = Some(self.shared.table.borrow_mut().start(exchange.model()));
+            }
+        }
+    }
+
+    /// The end, whatever it was: counted once, since it takes the exchange.
+    fn end(&mut self) {
+        if let Some(exchange) = self.exchange.take() {
+            let how = if exchange.went_well() { End::default() } else { reason() };
+            let now = exchange.answered().unwrap_or_else(host::now);
+            let measured = exchange.end(how, self.shared.config.llama_timings, now);
+            self.shared.table.borrow_mut().record(&measured);
+        }
+        if let Some(mark) = self.running.take() {
+            self.shared.table.borrow_mut().stop(mark);
+        }
+        self.shared.stream_ended();
+    }
+}
+
+/// Why Envoy ended a stream that did not go well; asked only then, since each attribute costs a microsecond.
+fn reason() -> End {
+    let flags = host::number_property(&["response", "flags"]).unwrap_or(0);
+    // `via_upstream` for the model server's own answers, something else for Envoy's, nothing if there was none.
+    let details = host::property(&["response", "code_details"]).unwrap_or_default();
+    let local_reply = !details.is_empty() && details != b"via_upstream";
+    End { cause: Cause::of_envoy_flags(flags), local_reply, rejected: false }
+}
+
+impl Context for Stream {}
+
+impl HttpContext for Stream {
+    fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
+        match self.begin(end_of_stream) {
+            Ok(exchange) => {
+                self.exchange = Some(exchange);
+                self.run(end_of_stream);
+            }
+            Err(ignored) => self.shared.table.borrow_mut().count(Global::Ignored(ignored), 1),
+        }
+        Action::Continue
+    }
+
+    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        if let Some(exchange) = &mut self.exchange {
+            let is_wanted = size > 0 && exchange.wants_request_chunk();
+            let bytes = is_wanted.then(|| self.shared.or_default(host::request_body(size)));
+            exchange.request_chunk(size as u64, bytes.as_deref());
+            self.run(end_of_stream);
+        }
+        Action::Continue
+    }
+
+    fn on_http_request_trailers(&mut self, _count: usize) -> Action {
+        self.run(true);
+        Action::Continue
+    }
+
+    fn on_http_response_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
+        if let Some(exchange) = &mut self.exchange {
+            let header = |name: &str| self.shared.or_default(host::response_header(name));
+            let status = String::from_utf8_lossy(&header(":status")).parse().unwrap_or(0);
+            let (content_type, content_encoding) = (header("content-type"), header("content-encoding"));
+            let head = ResponseHead { status, content_type: &content_type, content_encoding: &content_encoding };
+            exchange.response_head(&head);
+            if end_of_stream {
+                exchange.response_end(host::now());
+            }
+        }
+        Action::Continue
+    }
+
+    fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        if let Some(exchange) = &mut self.exchange {
+            let now = host::now();
+            let is_wanted = size > 0 && exchange.wants_response_chunk();
+            let bytes = is_wanted.then(|| self.shared.or_default(host::response_body(size)));
+            exchange.response_chunk(size as u64, bytes.as_deref(), now);
+            if end_of_stream {
+                exchange.response_end(now);
+            }
+        }
+        Action::Continue
+    }
+
+    fn on_http_response_trailers(&mut self, _count: usize) -> Action {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.response_end(host::now());
+        }
+        Action::Continue
+    }
+
+    fn on_log(&mut self) {
+        self.end();
+    }
+}
+
+impl Drop for Stream {
+    /// Envoy logs every stream before it deletes it; should it not, nothing stays in the gauges.
+    fn drop(&mut self) {
+        self.shared.table.borrow_mut().live_streams(-1);
+        self.end();
+    }
+}
