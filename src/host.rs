@@ -32,18 +32,18 @@ pub(crate) fn now() -> Nanos {
 }
 
 /// A request header; only in `on_http_request_headers`.
-pub(crate) fn request_header(name: &str) -> Result<Vec<u8>, HostError> {
+pub(crate) fn request_header(name: &str) -> Vec<u8> {
     header(MapType::HttpRequestHeaders, name)
 }
 
 /// A response header; only in `on_http_response_headers`.
-pub(crate) fn response_header(name: &str) -> Result<Vec<u8>, HostError> {
+pub(crate) fn response_header(name: &str) -> Vec<u8> {
     header(MapType::HttpResponseHeaders, name)
 }
 
-fn header(map: MapType, name: &str) -> Result<Vec<u8>, HostError> {
-    let value = hostcalls::get_map_value_bytes(map, name).map_err(failed("get_header"))?;
-    Ok(value.unwrap_or_default())
+/// Empty if it is absent, which is all that Envoy says of it.
+fn header(map: MapType, name: &str) -> Vec<u8> {
+    hostcalls::get_map_value_bytes(map, name).ok().flatten().unwrap_or_default()
 }
 
 /// The piece of the request's body that has just come.
@@ -57,8 +57,7 @@ pub(crate) fn response_body(size: usize) -> Result<Vec<u8>, HostError> {
 }
 
 fn body(buffer: BufferType, size: usize) -> Result<Vec<u8>, HostError> {
-    let bytes = hostcalls::get_buffer(buffer, 0, size).map_err(failed("get_buffer"))?;
-    Ok(bytes.unwrap_or_default())
+    hostcalls::get_buffer(buffer, 0, size).ok().flatten().ok_or(HostError { call: "get_buffer" })
 }
 
 /// A number among Envoy's attributes; `None` where this stream has none.

@@ -71,6 +71,8 @@ impl Shared {
         if self.is_done.get() && shares.is_empty() {
             slot.free();
         } else if slot.write(&shares, ended) {
+            table.was_told();
+        } else {
             table.was_reaped();
         }
         table.count(Global::FlushNanos, ended.since(began).0);

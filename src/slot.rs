@@ -26,25 +26,30 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// Whether another VM has claimed it since it was last written.
-    pub(crate) fn was_claimed(&self) -> bool {
-        let Some((key, version)) = &self.place else { return false };
-        host::shared(key).is_some_and(|(_, found)| found != *version)
-    }
-
-    /// Writes heartbeat and shares, taking a slot if there is none yet. True: it was claimed in the meantime.
-    pub(crate) fn write(&mut self, shares: &str, now: Nanos) -> bool {
-        let value = held(shares, now);
-        let was_claimed = match &self.place {
-            Some((key, version)) => host::set_shared(key, &value, Some(*version)) == Ok(false),
-            None => false,
-        };
-        if self.place.is_none() || was_claimed {
-            self.place = take(&value);
-        } else if let Some((key, version)) = &mut self.place {
-            *version = host::shared(key).map_or(0, |(_, version)| version);
+    /// Whether another VM has claimed it since it was last written; it is lost then.
+    pub(crate) fn was_claimed(&mut self) -> bool {
+        let claimed = |(key, version): &(String, u32)| host::shared(key).is_some_and(|(_, found)| found != *version);
+        let was_claimed = self.place.as_ref().is_some_and(claimed);
+        if was_claimed {
+            self.place = None;
         }
         was_claimed
+    }
+
+    /// Writes heartbeat and shares, taking a slot if there is none. False: it was claimed in this very moment, and is lost.
+    pub(crate) fn write(&mut self, shares: &str, now: Nanos) -> bool {
+        let value = held(shares, now);
+        let Some((key, version)) = &mut self.place else {
+            self.place = take(&value);
+            return self.place.is_some();
+        };
+        let was_written = host::set_shared(key, &value, Some(*version)) == Ok(true);
+        if was_written {
+            *version = host::shared(key).map_or(NO_VERSION, |(_, version)| version);
+        } else {
+            self.place = None;
+        }
+        was_written
     }
 
     /// Gives it up.

@@ -32,10 +32,10 @@ impl Stream {
 
     /// The exchange of a request's head; or why it passes unmeasured.
     fn begin(&self, is_bodiless: bool) -> Result<Exchange, Ignored> {
-        let (shared, config) = (&self.shared, &self.shared.config);
+        let config = &self.shared.config;
         let header = |name: &str| match name {
             "" => Vec::new(),
-            name => shared.or_default(host::request_header(name)),
+            name => host::request_header(name),
         };
         let api = config.api(&header(":path")).ok_or(Ignored::Path)?;
         // With a body it is one of the API's calls, whatever its method; without one it may be a browser's.
@@ -114,9 +114,8 @@ impl HttpContext for Stream {
 
     fn on_http_response_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
         if let Some(exchange) = &mut self.exchange {
-            let header = |name: &str| self.shared.or_default(host::response_header(name));
-            let status = String::from_utf8_lossy(&header(":status")).parse().unwrap_or(0);
-            let (content_type, content_encoding) = (header("content-type"), header("content-encoding"));
+            let status = String::from_utf8_lossy(&host::response_header(":status")).parse().unwrap_or(0);
+            let [content_type, content_encoding] = ["content-type", "content-encoding"].map(host::response_header);
             let head = ResponseHead { status, content_type: &content_type, content_encoding: &content_encoding };
             exchange.response_head(&head);
             if end_of_stream {

@@ -15,6 +15,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 
 /// What the fake Envoy knows.
 #[derive(Default)]
@@ -138,9 +139,7 @@ extern "C" fn proxy_get_header_map_value(
     size: *mut usize,
 ) -> u32 {
     with(|state| {
-        if let Some(status) = called(state, "get_header") {
-            return status;
-        }
+        called(state, "get_header");
         let key = String::from_utf8_lossy(unsafe { text(key, key_size) }).into_owned();
         let headers = if map == 0 { &state.request_headers } else { &state.response_headers };
         match headers.iter().find(|(name, _)| *name == key) {
@@ -208,9 +207,7 @@ extern "C" fn proxy_set_shared_data(
 #[unsafe(no_mangle)]
 extern "C" fn proxy_define_metric(_kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32 {
     with(|state| {
-        if called(state, "define_metric").is_some() {
-            return BAD_ARGUMENT;
-        }
+        called(state, "define_metric");
         let name = String::from_utf8(unsafe { text(name, name_size) }.to_vec()).expect("a stat name is text");
         state.values.entry(name.clone()).or_default();
         state.names.push(name);
@@ -300,7 +297,11 @@ impl Envoy {
     /// Starts it; says whether the filter took the configuration.
     pub fn try_start(configuration: &str) -> (Self, bool) {
         with(|state| *state = State { now: 1_000_000_000_000_000_000, ..State::default() });
+        // The SDK sets the process's logger and panic hook, once, without a lock.
+        static STARTING: Mutex<()> = Mutex::new(());
+        let starting = STARTING.lock();
         tally::start();
+        drop(starting);
         let mut envoy = Self { root: 0 };
         let is_good = envoy.add_root(configuration);
         (envoy, is_good)
@@ -483,6 +484,7 @@ impl Stream {
 
     /// Envoy deletes the stream without having logged it.
     pub fn drop_unlogged(self) {
+        with(|state| state.properties.clear());
         unsafe { proxy_on_delete(self.id) };
     }
 }

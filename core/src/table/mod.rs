@@ -161,13 +161,20 @@ impl Table {
     }
 
     /// This VM's shares of the gauges, as the proxy knows them: for [`Self::reap`] by another VM, should this one fail.
-    pub fn held(&mut self) -> String {
+    #[must_use]
+    pub fn held(&self) -> String {
+        let own = [&self.live_streams, &self.series, &self.memory];
         let mut text = String::new();
-        for (name, share) in self.gauges().filter_map(Gauge::hold) {
+        for (name, share) in self.running.iter().chain(own).filter_map(Gauge::held) {
             // Writing to a String cannot fail. A stat name holds no control characters (`labels.rs`).
             let _ = writeln!(text, "{share} {name}");
         }
         text
+    }
+
+    /// The other VMs were told of [`Self::held`].
+    pub fn was_told(&mut self) {
+        self.gauges().for_each(Gauge::was_told);
     }
 
     /// Another VM took this one for failed and its told shares out of the gauges: the next flush gives them again.

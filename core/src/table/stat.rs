@@ -60,25 +60,6 @@ impl Budget {
     }
 }
 
-/// A stat's id, as far as known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Id {
-    #[default]
-    Undefined,
-    Defined(u32),
-    /// The proxy refused; it is not asked again.
-    Refused,
-}
-
-impl Id {
-    fn get(&mut self, sink: &mut impl Sink, kind: StatKind, name: impl FnOnce() -> String) -> Option<u32> {
-        if *self == Self::Undefined {
-            *self = sink.define(kind, &name()).map_or(Self::Refused, Self::Defined);
-        }
-        if let Self::Defined(id) = *self { Some(id) } else { None }
-    }
-}
-
 /// The name of a stat: labels first, in the catalog's order, the metric last. Values must be clean (`labels.rs`).
 #[must_use]
 pub fn stat_name(labels: &[(&str, &str)], le: Option<&str>, family: &str, suffix: &str) -> String {
@@ -97,7 +78,7 @@ pub fn stat_name(labels: &[(&str, &str)], le: Option<&str>, family: &str, suffix
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counter {
     pending: u64,
-    id: Id,
+    id: Option<u32>,
 }
 
 impl Counter {
@@ -108,13 +89,14 @@ impl Counter {
 
     /// Writes what is pending.
     pub(super) fn flush(&mut self, sink: &mut impl Sink, budget: &mut Budget, name: impl FnOnce() -> String) {
-        if self.pending == 0 || (self.id == Id::Undefined && !budget.take(1)) {
+        if self.pending == 0 || (self.id.is_none() && !budget.take(1)) {
             return;
         }
-        if let Some(id) = self.id.get(sink, StatKind::Counter, name) {
+        self.id = self.id.or_else(|| sink.define(StatKind::Counter, &name()));
+        if let Some(id) = self.id {
             sink.add(id, i64::try_from(self.pending).unwrap_or(i64::MAX));
+            self.pending = 0;
         }
-        self.pending = 0;
     }
 }
 
@@ -125,31 +107,36 @@ pub(super) struct Gauge {
     pub(super) now: i64,
     /// The share that the proxy knows.
     flushed: i64,
-    /// The share that was last told by [`Self::hold`].
+    /// The share that the other VMs were last told of.
     told: i64,
-    id: Id,
+    id: Option<u32>,
     name: String,
 }
 
 impl Gauge {
     /// Writes the change since the last flush.
     pub(super) fn flush(&mut self, sink: &mut impl Sink, budget: &mut Budget, name: impl FnOnce() -> String) {
-        if self.now == self.flushed || (self.id == Id::Undefined && !budget.take(1)) {
+        if self.now == self.flushed || (self.id.is_none() && !budget.take(1)) {
             return;
         }
         if self.name.is_empty() {
             self.name = name();
         }
-        if let Some(id) = self.id.get(sink, StatKind::Gauge, || self.name.clone()) {
+        self.id = self.id.or_else(|| sink.define(StatKind::Gauge, &self.name));
+        if let Some(id) = self.id {
             sink.add(id, self.now - self.flushed);
+            self.flushed = self.now;
         }
-        self.flushed = self.now;
     }
 
-    /// The stat's name and the share that the proxy knows, if there is one; it counts as told.
-    pub(super) fn hold(&mut self) -> Option<(&str, i64)> {
+    /// The stat's name and the share that the proxy knows, if there is one.
+    pub(super) fn held(&self) -> Option<(&str, i64)> {
+        (self.flushed != 0).then_some((self.name.as_str(), self.flushed))
+    }
+
+    /// The other VMs were told of that share.
+    pub(super) const fn was_told(&mut self) {
         self.told = self.flushed;
-        (self.told != 0).then_some((self.name.as_str(), self.told))
     }
 
     /// Another VM took the told share out of the proxy's gauge: the next flush gives it again.
