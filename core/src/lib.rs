@@ -7,3 +7,6 @@ pub mod admission;
 pub mod catalog;
 pub mod exposition;
 pub mod histogram;
+pub mod inflate;
+pub mod json;
+pub mod sse;

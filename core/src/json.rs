@@ -1,0 +1,365 @@
+//! Push scanner of JSON.
+//!
+//! In: a document in pieces, cut at any byte. Out: the values under the paths that a [`Schema`] wants, in their order.
+//! It keeps no tree: what is not wanted is stepped over by byte search, at any depth in constant memory.
+//! It never allocates, but for a wanted string or key that has an escape or was cut ([`MAX_TEXT`] bytes at most).
+
+mod number;
+mod skip;
+mod text;
+
+use memchr::memchr2;
+
+pub use number::Number;
+use number::{Digits, Phase};
+use skip::Skip;
+use text::{Carry, cut};
+
+/// Wanted containers may lie this deep in each other; what is deeper is skipped.
+pub const MAX_DEPTH: usize = 16;
+/// A key with more bytes (without its escapes) is not wanted.
+pub const MAX_KEY: usize = 64;
+/// A wanted text is cut here, or up to three bytes before, so that no character is split.
+pub const MAX_TEXT: usize = 1024;
+
+/// Which paths of a document are wanted: pure functions over small ids.
+pub trait Schema {
+    /// A position in the wanted tree.
+    type Node: Copy + Eq;
+    /// The position of the document's top-level value.
+    fn root() -> Self::Node;
+    /// What stands under `key` of an object at `node`; `None`: not wanted, skip it.
+    fn key(node: Self::Node, key: &[u8]) -> Option<Self::Node>;
+    /// What the elements of an array at `node` are; `None`: not wanted, skip them.
+    fn element(node: Self::Node) -> Option<Self::Node>;
+}
+
+/// A value at a wanted position.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Value<'a> {
+    /// `{` was read. What is wanted of its inside follows, then [`Value::End`] with the same node.
+    Object,
+    /// `[` was read. What is wanted of its inside follows, then [`Value::End`] with the same node.
+    Array,
+    /// The object or array at this node closes.
+    End,
+    /// A string without its escapes, cut at [`MAX_TEXT`]. A lone surrogate is U+FFFD; bytes that are not UTF-8 stay.
+    Text(&'a [u8]),
+    /// A number.
+    Number(Number),
+    /// `true` or `false`.
+    Bool(bool),
+    /// `null`.
+    Null,
+}
+
+/// A value and where it stands.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Found<'a, N> {
+    /// The position, as [`Schema`] named it.
+    pub node: N,
+    /// What stands there.
+    pub value: Value<'a>,
+}
+
+/// How far the document is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum State {
+    /// Nothing but white space so far.
+    Empty,
+    /// Inside the top-level value.
+    Open,
+    /// One whole top-level value was read, and nothing but white space after it.
+    Complete,
+    /// This is not JSON; the rest is ignored until [`Scanner::reset`].
+    Broken,
+}
+
+/// Scans one document after the other; see the module.
+pub struct Scanner<S: Schema> {
+    mode: Mode<S::Node>,
+    /// The wanted containers around the current position, the innermost last; the first `depth` are in use.
+    frames: [Frame<S::Node>; MAX_DEPTH],
+    depth: usize,
+    carry: Carry,
+}
+
+impl<S: Schema> Default for Scanner<S> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S: Schema> Scanner<S> {
+    /// A scanner before a document's first byte.
+    #[must_use]
+    pub fn new() -> Self {
+        let unused = Frame { node: S::root(), array: false };
+        Self { mode: Mode::Start, frames: [unused; MAX_DEPTH], depth: 0, carry: Carry::default() }
+    }
+
+    /// Forgets the document; the next byte is another one's first.
+    pub fn reset(&mut self) {
+        self.mode = Mode::Start;
+        self.depth = 0;
+    }
+
+    /// How far the document is.
+    #[must_use]
+    pub fn state(&self) -> State {
+        match self.mode {
+            Mode::Start => State::Empty,
+            Mode::Complete => State::Complete,
+            Mode::Broken => State::Broken,
+            _ => State::Open,
+        }
+    }
+
+    /// Consumes from the front of `input` up to the next wanted value.
+    ///
+    /// `None`: all of `input` is used up, feed more. A number is found when the byte behind it is seen: a document that
+    /// is a bare number needs [`Scanner::finish`].
+    pub fn next<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Option<Found<'a, S::Node>> {
+        while !input.is_empty() {
+            match self.step(input) {
+                Step::On => {}
+                Step::Found(node, value) => return Some(Found { node, value }),
+                Step::Carried(node) => return Some(Found { node, value: Value::Text(self.carry.bytes()) }),
+            }
+        }
+        None
+    }
+
+    /// The input has ended: a top-level number that only waited for a byte behind it is found now.
+    pub fn finish(&mut self) -> Option<Found<'_, S::Node>> {
+        let Mode::InNumber(node, digits) = self.mode else { return None };
+        if self.depth > 0 {
+            return None;
+        }
+        if !digits.may_end() {
+            self.mode = Mode::Broken;
+            return None;
+        }
+        self.mode = Mode::Complete;
+        Some(Found { node, value: Value::Number(digits.number()) })
+    }
+
+    fn step<'i>(&mut self, input: &mut &'i [u8]) -> Step<'i, S::Node> {
+        match &mut self.mode {
+            Mode::Skip(skip) => {
+                if skip.run(input) {
+                    self.value_over();
+                }
+                Step::On
+            }
+            Mode::InKey | Mode::InText(_) => self.carried_string(input),
+            Mode::InNumber(..) => self.number(input),
+            Mode::InLiteral(..) => self.literal(input),
+            Mode::Broken => {
+                *input = &[];
+                Step::On
+            }
+            _ => self.token(input),
+        }
+    }
+
+    /// Between strings, numbers and literals every byte that is no white space means something by itself.
+    fn token<'i>(&mut self, input: &mut &'i [u8]) -> Step<'i, S::Node> {
+        let Some(byte) = next_token(input) else { return Step::On };
+        match (self.mode, byte) {
+            (Mode::Start, _) => self.value(Some(S::root()), byte, input),
+            (Mode::FirstElement(_), b']') | (Mode::FirstKey, b'}') => self.close(),
+            (Mode::Value(node) | Mode::FirstElement(node), _) => self.value(node, byte, input),
+            (Mode::FirstKey | Mode::Key, b'"') => self.key(input),
+            (Mode::Colon(node), b':') => self.go(Mode::Value(node)),
+            (Mode::AfterValue, _) => self.after_value(byte),
+            _ => self.go(Mode::Broken),
+        }
+    }
+
+    fn go<'i>(&mut self, mode: Mode<S::Node>) -> Step<'i, S::Node> {
+        self.mode = mode;
+        Step::On
+    }
+
+    fn value<'i>(&mut self, node: Option<S::Node>, byte: u8, input: &mut &'i [u8]) -> Step<'i, S::Node> {
+        let Some(node) = node else { return self.unwanted(byte) };
+        match byte {
+            b'"' => self.text(node, input),
+            b'{' => self.open(node, false),
+            b'[' => self.open(node, true),
+            b'-' | b'0'..=b'9' => self.go(Mode::InNumber(node, Digits::start(byte))),
+            b't' => self.go(Mode::InLiteral(node, b"rue", Value::Bool(true))),
+            b'f' => self.go(Mode::InLiteral(node, b"alse", Value::Bool(false))),
+            b'n' => self.go(Mode::InLiteral(node, b"ull", Value::Null)),
+            _ => self.go(Mode::Broken),
+        }
+    }
+
+    fn unwanted<'i>(&mut self, byte: u8) -> Step<'i, S::Node> {
+        let mode = Skip::from(byte).map_or(Mode::Broken, Mode::Skip);
+        self.go(mode)
+    }
+
+    fn open<'i>(&mut self, node: S::Node, array: bool) -> Step<'i, S::Node> {
+        let Some(frame) = self.frames.get_mut(self.depth) else {
+            return self.unwanted(if array { b'[' } else { b'{' });
+        };
+        *frame = Frame { node, array };
+        self.depth += 1;
+        if array {
+            self.mode = Mode::FirstElement(S::element(node));
+            return Step::Found(node, Value::Array);
+        }
+        self.mode = Mode::FirstKey;
+        Step::Found(node, Value::Object)
+    }
+
+    fn close<'i>(&mut self) -> Step<'i, S::Node> {
+        let Some(frame) = self.frame() else { return self.go(Mode::Broken) };
+        self.depth -= 1;
+        self.value_over();
+        Step::Found(frame.node, Value::End)
+    }
+
+    fn frame(&self) -> Option<Frame<S::Node>> {
+        self.frames.get(self.depth.checked_sub(1)?).copied()
+    }
+
+    fn value_over(&mut self) {
+        self.mode = if self.depth == 0 { Mode::Complete } else { Mode::AfterValue };
+    }
+
+    fn after_value<'i>(&mut self, byte: u8) -> Step<'i, S::Node> {
+        let Some(Frame { node, array }) = self.frame() else { return self.go(Mode::Broken) };
+        match byte {
+            b',' if array => self.go(Mode::Value(S::element(node))),
+            b',' => self.go(Mode::Key),
+            b']' if array => self.close(),
+            b'}' if !array => self.close(),
+            _ => self.go(Mode::Broken),
+        }
+    }
+
+    fn key<'i>(&mut self, input: &mut &'i [u8]) -> Step<'i, S::Node> {
+        let Some(key) = whole_string(input) else {
+            self.carry.start(MAX_KEY);
+            return self.go(Mode::InKey);
+        };
+        let wanted = if key.len() > MAX_KEY { None } else { self.wanted(key) };
+        self.go(Mode::Colon(wanted))
+    }
+
+    fn wanted(&self, key: &[u8]) -> Option<S::Node> {
+        S::key(self.frame()?.node, key)
+    }
+
+    fn text<'i>(&mut self, node: S::Node, input: &mut &'i [u8]) -> Step<'i, S::Node> {
+        let Some(text) = whole_string(input) else {
+            self.carry.start(MAX_TEXT);
+            return self.go(Mode::InText(node));
+        };
+        self.value_over();
+        Step::Found(node, Value::Text(cut(text, MAX_TEXT)))
+    }
+
+    fn carried_string<'i>(&mut self, input: &mut &'i [u8]) -> Step<'i, S::Node> {
+        match (self.carry.feed(input), self.mode) {
+            (Phase::More, _) => Step::On,
+            (Phase::Over, Mode::InText(node)) => {
+                self.value_over();
+                Step::Carried(node)
+            }
+            (Phase::Over, Mode::InKey) => {
+                let wanted = if self.carry.is_full() { None } else { self.wanted(self.carry.bytes()) };
+                self.go(Mode::Colon(wanted))
+            }
+            _ => self.go(Mode::Broken),
+        }
+    }
+
+    fn number<'i>(&mut self, input: &mut &'i [u8]) -> Step<'i, S::Node> {
+        let Mode::InNumber(node, digits) = &mut self.mode else { return Step::On };
+        let (phase, node, number) = (digits.feed(input), *node, digits.number());
+        match phase {
+            Phase::More => Step::On,
+            Phase::Bad => self.go(Mode::Broken),
+            Phase::Over => {
+                self.value_over();
+                Step::Found(node, Value::Number(number))
+            }
+        }
+    }
+
+    fn literal<'i>(&mut self, input: &mut &'i [u8]) -> Step<'i, S::Node> {
+        let Mode::InLiteral(node, rest, value) = &mut self.mode else { return Step::On };
+        while let (Some((due, later)), Some((byte, after))) = (rest.split_first(), input.split_first()) {
+            if due != byte {
+                return self.go(Mode::Broken);
+            }
+            (*rest, *input) = (later, after);
+        }
+        if !rest.is_empty() {
+            return Step::On;
+        }
+        let (node, value) = (*node, *value);
+        self.value_over();
+        Step::Found(node, value)
+    }
+}
+
+/// The next byte that is no white space, taken from `input`.
+fn next_token(input: &mut &[u8]) -> Option<u8> {
+    while let Some((&byte, rest)) = input.split_first() {
+        *input = rest;
+        if !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
+            return Some(byte);
+        }
+    }
+    None
+}
+
+/// The rest of a string and its quote, taken from `input`; `None` and nothing taken if it has an escape or is cut.
+fn whole_string<'i>(input: &mut &'i [u8]) -> Option<&'i [u8]> {
+    let end = memchr2(b'"', b'\\', input)?;
+    let (text, rest) = input.split_at_checked(end)?;
+    *input = rest.strip_prefix(b"\"")?;
+    Some(text)
+}
+
+enum Step<'i, N> {
+    /// Nothing to tell yet.
+    On,
+    Found(N, Value<'i>),
+    /// A text was found; it lies in the carry.
+    Carried(N),
+}
+
+#[derive(Clone, Copy)]
+struct Frame<N> {
+    node: N,
+    array: bool,
+}
+
+/// What is due next. A `None` node is a value that is not wanted.
+#[derive(Clone, Copy)]
+enum Mode<N> {
+    Start,
+    Value(Option<N>),
+    /// A value, or the end of an empty array.
+    FirstElement(Option<N>),
+    /// A key, or the end of an empty object.
+    FirstKey,
+    Key,
+    Colon(Option<N>),
+    AfterValue,
+    /// In a key or text whose beginning lies in the carry.
+    InKey,
+    InText(N),
+    InNumber(N, Digits),
+    /// The letters still due, and what they will have meant.
+    InLiteral(N, &'static [u8], Value<'static>),
+    Skip(Skip),
+    Complete,
+    Broken,
+}

@@ -1,0 +1,107 @@
+//! Steps over a value that nobody wants.
+//!
+//! In: the bytes behind the value's first. Out: where it is over. Containers are counted by their own kind of bracket
+//! outside strings, so nesting costs no memory; the inside is not checked.
+
+use memchr::{memchr2, memchr3};
+
+/// A value that is being skipped.
+#[derive(Clone, Copy)]
+pub(super) enum Skip {
+    /// In an object or array, outside strings.
+    Container(Container),
+    /// In a string of this container; `escaped`: its last byte was a backslash that takes the next byte with it.
+    Text { container: Container, escaped: bool },
+    /// In a number or literal.
+    Scalar,
+}
+
+/// Containers of the same kind around the position; `depth` 0: none, the value is a bare string.
+#[derive(Clone, Copy)]
+pub(super) struct Container {
+    open: u8,
+    close: u8,
+    depth: u64,
+}
+
+impl Skip {
+    /// By the value's first byte; `None`: no value begins so.
+    pub(super) const fn from(byte: u8) -> Option<Self> {
+        Some(match byte {
+            b'{' => Self::Container(Container { open: b'{', close: b'}', depth: 1 }),
+            b'[' => Self::Container(Container { open: b'[', close: b']', depth: 1 }),
+            b'"' => Self::Text { container: Container { open: b'"', close: b'"', depth: 0 }, escaped: false },
+            // Python writes NaN and Infinity, as in the log-probabilities of some servers.
+            b'-' | b'0'..=b'9' | b't' | b'f' | b'n' | b'N' | b'I' => Self::Scalar,
+            _ => return None,
+        })
+    }
+
+    /// Takes the value's bytes from `input`. True: it is over, the rest is not its. False: `input` is used up.
+    pub(super) fn run(&mut self, input: &mut &[u8]) -> bool {
+        loop {
+            let over = match self {
+                Self::Container(_) => self.container(input),
+                Self::Text { .. } => self.text(input),
+                Self::Scalar => {
+                    let end = input.iter().position(|byte| !is_scalar(*byte));
+                    *input = end.and_then(|end| input.get(end..)).unwrap_or_default();
+                    end.is_some()
+                }
+            };
+            if over || input.is_empty() {
+                return over;
+            }
+        }
+    }
+
+    /// Up to the container's end (true), the next string, or the end of the input.
+    fn container(&mut self, input: &mut &[u8]) -> bool {
+        let Self::Container(container) = self else { return false };
+        while let Some(byte) = take_to(memchr3(b'"', container.open, container.close, input), input) {
+            if byte == b'"' {
+                *self = Self::Text { container: *container, escaped: false };
+                return false;
+            }
+            if byte == container.open {
+                container.depth += 1;
+                continue;
+            }
+            container.depth -= 1;
+            if container.depth == 0 {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Up to the string's end or the end of the input; true if the string was the value.
+    fn text(&mut self, input: &mut &[u8]) -> bool {
+        let Self::Text { container, escaped } = self else { return false };
+        loop {
+            if *escaped {
+                let Some((_, rest)) = input.split_first() else { return false };
+                (*escaped, *input) = (false, rest);
+            }
+            match take_to(memchr2(b'"', b'\\', input), input) {
+                None => return false,
+                Some(b'\\') => *escaped = true,
+                Some(_) => break,
+            }
+        }
+        let container = *container;
+        *self = Self::Container(container);
+        container.depth == 0
+    }
+}
+
+/// Takes from `input` up to and with the byte at `at`, which is given; all of it if there is none.
+fn take_to(at: Option<usize>, input: &mut &[u8]) -> Option<u8> {
+    let found = at.and_then(|at| input.get(at..)).and_then(<[u8]>::split_first);
+    *input = found.map_or(&[], |(_, rest)| rest);
+    found.map(|(byte, _)| *byte)
+}
+
+const fn is_scalar(byte: u8) -> bool {
+    matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'+' | b'-' | b'.')
+}
