@@ -166,7 +166,7 @@ impl Inflater {
             Place::ZlibFirst => Place::ZlibSecond(byte),
             Place::ZlibSecond(first) => {
                 let whole = u16::from_be_bytes([*first, byte]);
-                if whole % 31 != 0 || byte & PRESET_DICTIONARY != 0 {
+                if !whole.is_multiple_of(31) || byte & PRESET_DICTIONARY != 0 {
                     return Place::Broken;
                 }
                 self.format = Format::Zlib;

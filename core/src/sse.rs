@@ -69,9 +69,11 @@ impl Reader {
     /// The stream has ended. True if an event with data was left without the blank line that would have ended it.
     pub fn finish(&mut self) -> bool {
         if self.place == Place::Field(Field::Data(DATA.len())) {
+            // A last line of this field's name alone.
             self.data_line();
+            self.place = Place::LineStart;
         }
-        core::mem::replace(&mut self.data, DataLines::None) != DataLines::None
+        core::mem::replace(&mut self.data, DataLines::None) == DataLines::Some
     }
 
     /// A byte order mark may come before the first line.

@@ -1,5 +1,5 @@
 //! Recorded exchanges, driven through the core with any cuts. Used natively and on wasm32, where there are no files.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, dead_code, reason = "a part of tests")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, unreachable_pub, dead_code, reason = "a part of tests")]
 
 use serde_json::Value;
 use tally_core::api::Api;
