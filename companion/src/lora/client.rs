@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
+use http::HeaderValue;
 use reqwest::{Certificate, Method};
+use tokio::io::AsyncReadExt;
 
 use super::Args;
 use super::engine::{Call, Engine, Reason};
@@ -25,7 +27,7 @@ pub(super) struct Client {
 enum Key {
     File(PathBuf),
     None,
-    Text(String),
+    Text(HeaderValue),
 }
 
 /// An answer.
@@ -45,7 +47,11 @@ impl Client {
             .connect_timeout(CONNECT_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy();
-        if let Some(path) = &args.tls_ca_file {
+        let tls = args.tls || args.tls_ca_file.is_some();
+        if !tls {
+            // Else it would not start in an image without the system's certificates.
+            builder = builder.tls_certs_only([]);
+        } else if let Some(path) = &args.tls_ca_file {
             let pem = std::fs::read(path).with_context(|| format!("--tls-ca-file {}", path.display()))?;
             let bundle =
                 Certificate::from_pem_bundle(&pem).with_context(|| format!("--tls-ca-file {}", path.display()))?;
@@ -53,10 +59,10 @@ impl Client {
         }
         let key = match (&args.api_key, &args.api_key_file) {
             (_, Some(path)) => Key::File(path.clone()),
-            (Some(text), None) if !text.is_empty() => Key::Text(text.clone()),
+            (Some(text), None) if !text.is_empty() => Key::Text(bearer(text).context("--api-key")?),
             _ => Key::None,
         };
-        let scheme = if args.tls || args.tls_ca_file.is_some() { "https" } else { "http" };
+        let scheme = if tls { "https" } else { "http" };
         let load_timeout = Duration::from_secs(args.load_timeout);
         Ok(Self { http: builder.build().context("set up the HTTP client")?, scheme, key, load_timeout })
     }
@@ -80,6 +86,19 @@ impl Client {
         self.send(Method::POST, authority, call.path, Some(call.body), self.load_timeout).await
     }
 
+    async fn key(&self) -> Result<Option<HeaderValue>, Reason> {
+        match &self.key {
+            Key::File(path) => {
+                let file = tokio::fs::File::open(path).await.map_err(|_| Reason::Unauthorized)?;
+                let mut text = String::new();
+                file.take(MAX_KEY_BYTES).read_to_string(&mut text).await.map_err(|_| Reason::Unauthorized)?;
+                bearer(&text).map(Some).map_err(|_| Reason::Unauthorized)
+            }
+            Key::None => Ok(None),
+            Key::Text(key) => Ok(Some(key.clone())),
+        }
+    }
+
     async fn send(
         &self,
         method: Method,
@@ -89,13 +108,8 @@ impl Client {
         timeout: Duration,
     ) -> Result<Answer, Reason> {
         let mut request = self.http.request(method, format!("{}://{authority}{path}", self.scheme)).timeout(timeout);
-        match &self.key {
-            Key::File(path) => {
-                let key = tokio::fs::read_to_string(path).await.map_err(|_| Reason::Unauthorized)?;
-                request = request.bearer_auth(key.trim());
-            }
-            Key::None => {}
-            Key::Text(key) => request = request.bearer_auth(key),
+        if let Some(key) = self.key().await? {
+            request = request.header(http::header::AUTHORIZATION, key);
         }
         if let Some(body) = body {
             request = request.header(http::header::CONTENT_TYPE, "application/json").body(body);
@@ -113,6 +127,13 @@ impl Client {
     }
 }
 
+/// A key as the header says it; logs never show it.
+fn bearer(key: &str) -> Result<HeaderValue, http::header::InvalidHeaderValue> {
+    let mut value = HeaderValue::try_from(format!("Bearer {}", key.trim()))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
 fn reason(error: &reqwest::Error) -> Reason {
     if error.is_connect() {
         Reason::Unreachable
@@ -124,6 +145,8 @@ fn reason(error: &reqwest::Error) -> Reason {
     }
 }
 
+/// A key file is read up to here.
+const MAX_KEY_BYTES: u64 = 1 << 14;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Health and listing; a server under load answers late, a dead one never.
 const QUICK_TIMEOUT: Duration = Duration::from_secs(10);

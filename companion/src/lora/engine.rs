@@ -45,6 +45,8 @@ pub(super) enum Verdict {
     Done,
     /// Not done.
     Failed(Reason),
+    /// Load: not before an unload that broke off has been asked for again.
+    UnloadFirst,
 }
 
 /// Why a call failed; bounded, because it is a label value.
@@ -158,6 +160,7 @@ impl Engine {
             400 if self == Self::Sglang && (said.contains("already exists") || said.contains("already loaded")) => {
                 Verdict::AlreadySo
             }
+            400 if self == Self::Sglang && said.contains("incomplete unload") => Verdict::UnloadFirst,
             400 if said.contains("lora is not enabled") => Verdict::Failed(Reason::Disabled),
             404 if is_route_missing(body) => Verdict::Failed(Reason::Disabled),
             404 => Verdict::Failed(Reason::NotFound),
@@ -336,7 +339,7 @@ mod tests {
         assert_eq!(Engine::read_listing(401, b"{}"), Err(Reason::Unauthorized));
     }
 
-    /// Texts as SGLang's LoRA registry raises them.
+    /// Texts as SGLang 0.5.23 words them in its source.
     #[test]
     fn sglangs_answers_are_understood() {
         let sglang = Engine::Sglang;
@@ -349,6 +352,10 @@ mod tests {
         );
         let exists = failed("LoRA with name a already exists. Loaded LoRAs: dict_keys(['a'])");
         assert_eq!(sglang.read_load(400, exists.as_bytes()), Verdict::AlreadySo);
+        let twice = failed("Failed to load LoRA adapter a because it is already loaded");
+        assert_eq!(sglang.read_load(400, twice.as_bytes()), Verdict::AlreadySo);
+        let broken = failed("LoRA adapter 'a' has an incomplete unload. Retry the unload before loading it again.");
+        assert_eq!(sglang.read_load(400, broken.as_bytes()), Verdict::UnloadFirst);
         let off = failed("LoRA is not enabled. Please set `--enable-lora` to enable LoRA.");
         assert_eq!(sglang.read_load(400, off.as_bytes()), Verdict::Failed(Reason::Disabled));
         let none = failed("LoRA with name a does not exist. Loaded LoRAs: dict_keys([])");

@@ -45,9 +45,12 @@ pub struct Args {
     /// Seconds between looks at the server.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     reconcile_trigger: u64,
-    /// Port of /metrics, /healthz and /readyz.
+    /// Port of /metrics, /healthz and /readyz; 0 takes a free one.
     #[arg(long, default_value_t = 8080)]
     metrics_port: u16,
+    /// File that gets the page's real address once it is open.
+    #[arg(long)]
+    address_file: Option<PathBuf>,
     /// Model server's API.
     #[arg(long, value_enum, default_value = "vllm")]
     engine: Engine,
@@ -70,27 +73,24 @@ pub struct Args {
 
 /// Runs until told to stop.
 pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let client = Client::new(&args)?;
     let address = SocketAddr::from(([0, 0, 0, 0], args.metrics_port));
     let listener = tokio::net::TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))?;
-    run_on(listener, args, shutdown).await
-}
-
-async fn run_on(listener: tokio::net::TcpListener, args: Args, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let address = listener.local_addr()?;
+    tracing::info!(%address, "metrics page open");
+    if let Some(path) = &args.address_file {
+        tokio::fs::write(path, format!("{address}\n"))
+            .await
+            .with_context(|| format!("--address-file {}", path.display()))?;
+    }
     let status = Arc::new(Status::default());
     let file = watch::watch(args.config.clone(), WATCH_EVERY, shutdown.clone());
-    let client = Client::new(&args)?;
     let syncer = Syncer::new(&args, client, status.clone());
-    let stop = shutdown.clone();
-    let pages =
-        axum::serve(listener, status::router(status)).with_graceful_shutdown(async move { stop.cancelled().await });
     tokio::select! {
-        served = pages.into_future() => served.context("serve /metrics"),
-        () = syncer.run(file, shutdown.clone()) => Ok(()),
+        served = axum::serve(listener, status::router(status)).into_future() => served.context("serve /metrics"),
+        ended = syncer.run(file, shutdown) => ended,
     }
 }
 
 /// How often the file is looked at; a ConfigMap's swap is seen within this.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
-
-#[cfg(test)]
-mod tests;

@@ -1,8 +1,9 @@
 //! What is remembered between listings: calls under way, failures and when to try again.
 //!
-//! In: the file's wish, listings, the verdicts of calls, and the time. Out: the calls to make now, and for
-//! each adapter whether it is loaded as asked. Pure: time and the seed of the jitter are arguments.
-//! One adapter's failures never delay another's calls; there is at most one call under way for each adapter.
+//! In: the file's wish, listings, the verdicts of calls, and the time. Out: the calls to make now, and for each
+//! adapter whether it is loaded as asked. Pure: time and the seed of the jitter are arguments. It never calls for
+//! anything without a listing, never has two calls under way for one adapter, and never lets those that failed
+//! take the places of the others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,7 +18,11 @@ pub(super) struct Reconciler {
     engine: Engine,
     desired: Desired,
     entries: BTreeMap<String, Entry>,
+    /// What the server has: the last listing and what calls did since; `None` if the server does not answer.
+    listing: Option<Listing>,
     listed_at: Option<Duration>,
+    /// Why nothing is known of the server any more.
+    blind: Option<Reason>,
     random: u64,
 }
 
@@ -39,25 +44,24 @@ struct Entry {
     in_flight: bool,
     failures: u32,
     not_before: Duration,
-    /// The server does not swap in place: unload first.
+    /// The server wants an unload before the load: it does not swap in place, or an earlier unload broke off.
     unload_first: bool,
     /// When the file stopped naming it.
     unnamed_since: Option<Duration>,
 }
 
-/// What to do now.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Plan {
-    /// Calls to make; each has to be answered by [`Reconciler::finish`].
-    pub(super) actions: Vec<Action>,
-    /// Adapters that fail without a call.
-    pub(super) failures: Vec<(String, Reason)>,
-}
-
 impl Reconciler {
     /// Nothing wished yet.
     pub(super) fn new(engine: Engine, seed: u64) -> Self {
-        Self { engine, desired: Desired::default(), entries: BTreeMap::new(), listed_at: None, random: seed | 1 }
+        Self {
+            engine,
+            desired: Desired::default(),
+            entries: BTreeMap::new(),
+            listing: None,
+            listed_at: None,
+            blind: None,
+            random: seed | 1,
+        }
     }
 
     /// A new good file. Adapters whose wish changed are tried at once.
@@ -82,8 +86,12 @@ impl Reconciler {
 
     /// The server could not be asked.
     pub(super) fn lost(&mut self, reason: Reason, now: Duration) {
+        self.listing = None;
         let gone = reason == Reason::Unreachable;
         let stale = self.listed_at.is_none_or(|at| now.saturating_sub(at) >= STALE_AFTER);
+        if gone || stale {
+            self.blind = Some(reason);
+        }
         for entry in self.entries.values_mut() {
             if gone || stale {
                 (entry.is_loaded, entry.is_tried) = (false, false);
@@ -95,36 +103,48 @@ impl Reconciler {
         }
     }
 
-    /// One listing: learns from it and says what to do now.
-    pub(super) fn plan(&mut self, listing: &Listing, now: Duration) -> Plan {
-        self.listed_at = Some(now);
-        let mut plan = Plan::default();
+    /// One listing, asked for while no answer was taken in. Out: adapters that fail without a call.
+    pub(super) fn listed(&mut self, mut listing: Listing, now: Duration) -> Vec<(String, Reason)> {
+        (self.listed_at, self.blind) = (Some(now), None);
         let hides = self.engine.may_hide_adapters() && listing.adapters.is_empty();
-        let mut listing = if hides { self.complete(listing, now) } else { listing.clone() };
-        self.learn(&listing, hides, now, &mut plan);
+        if hides {
+            self.complete(&mut listing, now);
+        }
+        let failures = self.learn(&listing, hides, now);
         if hides {
             self.suspect(&mut listing, now);
         }
-        let mut free = MAX_CALLS.saturating_sub(self.entries.values().filter(|entry| entry.in_flight).count());
-        for action in diff(&self.desired, &listing, &self.loaded()) {
-            let Some(entry) = self.entries.get_mut(action.id()) else { continue };
-            if free == 0 || entry.in_flight || now < entry.not_before {
-                continue;
-            }
-            let action = match action {
-                Action::Replace(adapter) if entry.unload_first || !self.engine.loads_in_place() => {
-                    Action::Unload(adapter.id)
-                }
-                other => other,
-            };
-            entry.in_flight = true;
-            free -= 1;
-            plan.actions.push(action);
-        }
+        self.listing = Some(listing);
         self.entries.retain(|_, entry| {
             entry.in_flight || entry.unnamed_since.is_none_or(|since| now.saturating_sub(since) < SERIES_LINGER)
         });
-        plan
+        failures
+    }
+
+    /// The calls to make now; each has to be answered by [`Reconciler::finish`].
+    pub(super) fn next(&mut self, now: Duration) -> Vec<Action> {
+        let Some(listing) = &self.listing else { return Vec::new() };
+        let mut wanted = diff(&self.desired, listing, &self.loaded());
+        wanted.sort_by_key(|action| self.entries.get(action.id()).is_some_and(|entry| entry.failures > 0));
+        let mut busy = self.entries.values().filter(|entry| entry.in_flight).count();
+        let mut actions = Vec::new();
+        for action in wanted {
+            let Some(entry) = self.entries.get_mut(action.id()) else { continue };
+            let places = if entry.failures > 0 { MAX_CALLS / 2 } else { MAX_CALLS };
+            if busy >= places || entry.in_flight || now < entry.not_before {
+                continue;
+            }
+            let swaps = self.engine.loads_in_place() && !entry.unload_first;
+            let action = match action {
+                Action::Replace(adapter) if !swaps => Action::Unload(adapter.id),
+                Action::Load(adapter) if entry.unload_first => Action::Unload(adapter.id),
+                other => other,
+            };
+            entry.in_flight = true;
+            busy += 1;
+            actions.push(action);
+        }
+        actions
     }
 
     /// A call was answered.
@@ -135,8 +155,7 @@ impl Reconciler {
         match (action, verdict) {
             (_, Verdict::Failed(_)) => {
                 entry.told_at = None;
-                entry.failures = entry.failures.saturating_add(1);
-                entry.not_before = now + pause;
+                entry.fail(now, pause);
                 if !matches!(action, Action::Unload(_)) {
                     entry.is_loaded = false;
                 }
@@ -151,11 +170,24 @@ impl Reconciler {
                 entry.is_loaded = !differs(adapter, None, entry.loaded.as_ref());
                 entry.since = entry.since.or(Some(now));
             }
-            (Action::Replace(_), Verdict::AlreadySo) => {
+            (Action::Replace(_), Verdict::AlreadySo) => (entry.unload_first, entry.is_loaded) = (true, false),
+            (_, Verdict::UnloadFirst) => {
                 (entry.unload_first, entry.is_loaded) = (true, false);
+                entry.fail(now, pause);
             }
-            (Action::Unload(_), _) => {
+            (Action::Unload(_), Verdict::AlreadySo | Verdict::Done) => {
                 (entry.is_loaded, entry.loaded, entry.since) = (false, None, None);
+                entry.unload_first = false;
+            }
+        }
+        let Some(listing) = self.listing.as_mut() else { return };
+        match (action, verdict) {
+            (_, Verdict::Failed(_) | Verdict::UnloadFirst) | (Action::Replace(_), Verdict::AlreadySo) => {}
+            (Action::Load(adapter) | Action::Replace(adapter), _) => {
+                listing.adapters.insert(adapter.id.clone(), None);
+            }
+            (Action::Unload(id), _) => {
+                listing.adapters.remove(id);
             }
         }
     }
@@ -168,21 +200,30 @@ impl Reconciler {
     /// Is the server exactly as the file asks?
     pub(super) fn is_satisfied(&self) -> bool {
         let is_loaded = |id: &String| self.entries.get(id).is_some_and(|entry| entry.is_loaded);
-        self.listed_at.is_some()
+        self.listing.is_some()
             && self.entries.values().all(|entry| !entry.in_flight)
             && self.desired.exist.keys().all(is_loaded)
             && !self.desired.forbidden.iter().any(is_loaded)
     }
 
-    /// Has each named adapter had its turn since the wish or the server changed?
-    pub(super) fn untried(&self) -> impl Iterator<Item = &str> {
+    /// Why the Pod should get no requests yet. A server that only answers late now and then is no reason.
+    pub(super) fn waits_for(&self) -> Option<String> {
+        match (self.blind, self.listed_at) {
+            (Some(reason), _) => return Some(format!("the model server does not answer: {}", reason.class())),
+            (None, None) => return Some("the model server has not been asked yet".to_owned()),
+            (None, Some(_)) => {}
+        }
         let waits = |entry: &Entry| !entry.is_tried && entry.unnamed_since.is_none();
-        self.entries.iter().filter(move |(_, entry)| waits(entry)).map(|(id, _)| id.as_str())
+        let mut waiting = self.entries.iter().filter(|(_, entry)| waits(entry)).map(|(id, _)| id.as_str());
+        let first = waiting.next()?;
+        match waiting.count() {
+            0 => Some(format!("not tried yet: {first}")),
+            more => Some(format!("not tried yet: {first} and {more} more")),
+        }
     }
 
     /// The listing with what older SGLang leaves out.
-    fn complete(&self, listing: &Listing, now: Duration) -> Listing {
-        let mut listing = listing.clone();
+    fn complete(&self, listing: &mut Listing, now: Duration) {
         for (id, entry) in &self.entries {
             let is_fresh = entry.told_at.is_some_and(|at| now.saturating_sub(at) < TELL_AGAIN_AFTER);
             let wanted = self.desired.exist.get(id);
@@ -191,7 +232,6 @@ impl Reconciler {
                 listing.adapters.insert(id.clone(), None);
             }
         }
-        listing
     }
 
     /// Where adapters hide, what must not be there is unloaded once in a while, to be sure.
@@ -204,7 +244,8 @@ impl Reconciler {
         }
     }
 
-    fn learn(&mut self, listing: &Listing, hides: bool, now: Duration, plan: &mut Plan) {
+    fn learn(&mut self, listing: &Listing, hides: bool, now: Duration) -> Vec<(String, Reason)> {
+        let mut failures = Vec::new();
         let random = &mut self.random;
         for (id, entry) in self.entries.iter_mut().filter(|(_, entry)| !entry.in_flight) {
             let pause = pause(random, entry.failures);
@@ -221,13 +262,13 @@ impl Reconciler {
                     entry.is_tried = true;
                     if now >= entry.not_before {
                         entry.fail(now, pause);
-                        plan.failures.push((id.clone(), Reason::Conflict));
+                        failures.push((id.clone(), Reason::Conflict));
                     }
                 }
                 (None, wanted) => {
                     let was_evicted = !hides && wanted.is_some() && entry.absent(now, pause);
                     if was_evicted {
-                        plan.failures.push((id.clone(), Reason::Evicted));
+                        failures.push((id.clone(), Reason::Evicted));
                     }
                     // An old SGLang is asked again while the adapter goes on serving.
                     entry.is_loaded &= hides && entry.since.is_some();
@@ -235,6 +276,7 @@ impl Reconciler {
                 }
             }
         }
+        failures
     }
 
     fn loaded(&self) -> BTreeMap<String, Loaded> {
@@ -293,8 +335,8 @@ fn named(desired: &Desired) -> impl Iterator<Item = &str> {
     desired.exist.keys().chain(&desired.forbidden).chain(&desired.contradicted).map(String::as_str)
 }
 
-/// Calls under way at once; further ones wait for the next plan.
-pub(super) const MAX_CALLS: usize = 4;
+/// Calls under way at once; the others wait for an answer. Adapters that have failed get half of these places.
+const MAX_CALLS: usize = 8;
 /// Pause after a first failure; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Longest pause of an adapter that keeps failing.
@@ -306,7 +348,7 @@ const STALE_AFTER: Duration = Duration::from_secs(30);
 /// Where listings hide adapters, each is asked for again after this.
 const TELL_AGAIN_AFTER: Duration = Duration::from_secs(60);
 /// A series stays this long after the file stopped naming its adapter.
-pub(super) const SERIES_LINGER: Duration = Duration::from_secs(300);
+const SERIES_LINGER: Duration = Duration::from_secs(300);
 
 #[cfg(test)]
 mod tests {
