@@ -431,6 +431,7 @@ mod tests {
         /// SGLang: unloads that broke off.
         broken: BTreeSet<String>,
         calls: Vec<Action>,
+        strangers: u32,
         reconciler: Reconciler,
         wish: Desired,
         now: Duration,
@@ -444,6 +445,7 @@ mod tests {
                 has: held.map(|(id, source)| ((*id).to_owned(), format!("/{source}"))).collect(),
                 broken: BTreeSet::new(),
                 calls: Vec::new(),
+                strangers: 0,
                 reconciler: Reconciler::new(kind.engine, 7),
                 wish: Desired::default(),
                 now: Duration::ZERO,
@@ -544,7 +546,11 @@ mod tests {
                     }
                     self.reconciler.lost(Reason::Unreachable, self.now);
                 }
-                Step::Stranger(which) => drop(self.has.insert(IDS[which].to_owned(), "/stranger".to_owned())),
+                Step::Stranger(which) => {
+                    // Each with another source: twice the same, right after a load, is how a server's own spelling shows.
+                    self.strangers += 1;
+                    self.has.insert(IDS[which].to_owned(), format!("/stranger-{}", self.strangers));
+                }
                 Step::Evict(which) => drop(self.has.remove(IDS[which])),
                 Step::Wait(seconds) => self.now += Duration::from_secs(seconds),
             }
