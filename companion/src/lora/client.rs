@@ -152,3 +152,116 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const QUICK_TIMEOUT: Duration = Duration::from_secs(10);
 /// A listing of a thousand adapters is half of this; a longer answer is none of ours.
 const MAX_BODY_BYTES: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use clap::Parser;
+    use rustls::ServerConfig;
+    use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+    use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn client(flags: &[&str]) -> anyhow::Result<Client> {
+        Client::new(&Line::parse_from([&["x"], flags].concat()).args)
+    }
+
+    /// Reads one request's head and answers it.
+    async fn answer(
+        mut stream: impl AsyncRead + AsyncWrite + Unpin,
+        heads: mpsc::UnboundedSender<String>,
+        status: u16,
+    ) {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let Ok(byte) = stream.read_u8().await else { return };
+            head.push(byte);
+        }
+        heads.send(String::from_utf8(head).unwrap()).unwrap();
+        let text = format!("HTTP/1.1 {status} X\r\nlocation: /x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        stream.write_all(text.as_bytes()).await.unwrap();
+        stream.shutdown().await.ok();
+    }
+
+    /// A server that answers each connection once; its port and the heads that it got.
+    async fn server(tls: Option<ServerConfig>, status: u16) -> (u16, mpsc::UnboundedReceiver<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let tls = tls.map(|config| tokio_rustls::TlsAcceptor::from(Arc::new(config)));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                match &tls {
+                    Some(tls) => {
+                        if let Ok(stream) = tls.accept(stream).await {
+                            answer(stream, sender.clone(), status).await;
+                        }
+                    }
+                    None => answer(stream, sender.clone(), status).await,
+                }
+            }
+        });
+        (port, receiver)
+    }
+
+    #[tokio::test]
+    async fn the_key_goes_with_each_request_and_its_file_is_read_each_time() {
+        let (port, mut heads) = server(None, 200).await;
+        let authority = format!("127.0.0.1:{port}");
+        client(&["--api-key=first"]).unwrap().is_healthy(&authority).await.unwrap();
+        assert!(heads.recv().await.unwrap().contains("authorization: Bearer first\r\n"));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        let by_file = client(&["--api-key-file", path.to_str().unwrap()]).unwrap();
+        assert_eq!(by_file.is_healthy(&authority).await, Err(Reason::Unauthorized), "no file, no request");
+        for key in ["second", "third"] {
+            std::fs::write(&path, format!("{key}\n")).unwrap();
+            by_file.call(&authority, Engine::Vllm.unload("a")).await.unwrap();
+            let head = heads.recv().await.unwrap();
+            assert!(head.contains(&format!("authorization: Bearer {key}\r\n")), "{head}");
+        }
+        assert!(client(&["--api-key=a\nb"]).is_err(), "no header can hold it");
+    }
+
+    #[tokio::test]
+    async fn only_a_certificate_of_the_named_authority_is_trusted() {
+        let certificate = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(certificate.signing_key.serialize_der()));
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let tls = ServerConfig::builder().with_no_client_auth();
+        let tls = tls.with_single_cert(vec![certificate.cert.der().clone()], key).unwrap();
+        let (port, mut heads) = server(Some(tls), 200).await;
+        let folder = tempfile::tempdir().unwrap();
+        let (own, other) = (folder.path().join("own.pem"), folder.path().join("other.pem"));
+        std::fs::write(&own, certificate.cert.pem()).unwrap();
+        let stranger = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(&other, stranger.cert.pem()).unwrap();
+        let authority = format!("localhost:{port}");
+        let trusting = client(&["--tls-ca-file", own.to_str().unwrap()]).unwrap();
+        assert_eq!(trusting.is_healthy(&authority).await, Ok(()));
+        assert!(heads.recv().await.unwrap().starts_with("GET /health "));
+        let wary = client(&["--tls-ca-file", other.to_str().unwrap()]).unwrap();
+        assert_eq!(wary.is_healthy(&authority).await, Err(Reason::Unreachable));
+        assert!(client(&["--tls-ca-file=/nonexistent"]).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_not_followed() {
+        let (port, mut heads) = server(None, 307).await;
+        let answer = client(&["--api-key=k"]).unwrap().models(&format!("127.0.0.1:{port}")).await.unwrap();
+        assert_eq!(answer.status, 307);
+        assert_eq!(Engine::read_listing(answer.status, &answer.body), Err(Reason::BadAnswer));
+        assert!(heads.recv().await.unwrap().starts_with("GET /v1/models "));
+        assert!(heads.try_recv().is_err());
+    }
+}

@@ -1,6 +1,6 @@
 //! A real vLLM, started from an installed one (`scripts/vllm.sh` installs it and names it in the environment).
 //!
-//! In: `VLLM_PYTHON`, a Python that can import vLLM, and `VLLM_MODELS`, a folder with `tiny-llama` and
+//! In: `TALLY_VLLM_PYTHON`, a Python that can import vLLM, and `TALLY_VLLM_MODELS`, a folder with `tiny-llama` and
 //! `tiny-lora-1` to `-3`. Out: the running server. It is always ended with all its processes.
 
 use std::fs::File;
@@ -38,7 +38,7 @@ impl Vllm {
             let value = std::env::var_os(name).map(PathBuf::from);
             value.with_context(|| format!("{name} is not set: run `make test-vllm`"))
         };
-        let (python, models) = (named("VLLM_PYTHON")?, named("VLLM_MODELS")?);
+        let (python, models) = (named("TALLY_VLLM_PYTHON")?, named("TALLY_VLLM_MODELS")?);
         let mut server = Self { python, models, port: tools::free_port()?, child: None };
         server.restart()?;
         Ok(server)
