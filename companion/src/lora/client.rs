@@ -1,6 +1,6 @@
 //! Calls to the model server: bounded in time and in size.
 //!
-//! In: a path and a body. Out: status and body, or a [`Reason`]. It never retries: `reconcile.rs` does.
+//! In: a path and a body. Out: status and body, or a [`Failure`]. It never retries: `reconcile.rs` does.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use reqwest::{Certificate, Method};
 use tokio::io::AsyncReadExt;
 
 use super::Args;
-use super::engine::{Call, Engine, Reason};
+use super::engine::{Call, Engine, Listing, Reason, words};
 
 /// Talks to one server.
 #[derive(Clone, Debug)]
@@ -28,6 +28,15 @@ enum Key {
     File(PathBuf),
     None,
     Text(HeaderValue),
+}
+
+/// No answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    /// Its class.
+    pub(super) reason: Reason,
+    /// What the system or the server said, for the log.
+    pub(super) said: String,
 }
 
 /// An answer.
@@ -68,31 +77,41 @@ impl Client {
     }
 
     /// Does the server serve?
-    pub(super) async fn is_healthy(&self, authority: &str) -> Result<(), Reason> {
-        match self.send(Method::GET, authority, Engine::HEALTH, None, QUICK_TIMEOUT).await?.status {
-            200..=299 => Ok(()),
-            401 | 403 => Err(Reason::Unauthorized),
-            _ => Err(Reason::ServerError),
-        }
+    pub(super) async fn is_healthy(&self, authority: &str) -> Result<(), Failure> {
+        let answer = self.send(Method::GET, authority, Engine::HEALTH, None, QUICK_TIMEOUT).await?;
+        let reason = match answer.status {
+            200..=299 => return Ok(()),
+            401 | 403 => Reason::Unauthorized,
+            _ => Reason::ServerError,
+        };
+        Err(Failure { reason, said: format!("{} has status {}", Engine::HEALTH, answer.status) })
     }
 
-    /// The listing's answer.
-    pub(super) async fn models(&self, authority: &str) -> Result<Answer, Reason> {
-        self.send(Method::GET, authority, Engine::MODELS, None, QUICK_TIMEOUT).await
+    /// What the server has.
+    pub(super) async fn models(&self, authority: &str) -> Result<Listing, Failure> {
+        let answer = self.send(Method::GET, authority, Engine::MODELS, None, QUICK_TIMEOUT).await?;
+        Engine::read_listing(answer.status, &answer.body).map_err(|reason| {
+            let said = format!("{} has status {}: {}", Engine::MODELS, answer.status, words(&answer.body));
+            Failure { reason, said }
+        })
     }
 
     /// A load or an unload.
-    pub(super) async fn call(&self, authority: &str, call: Call) -> Result<Answer, Reason> {
+    pub(super) async fn call(&self, authority: &str, call: Call) -> Result<Answer, Failure> {
         self.send(Method::POST, authority, call.path, Some(call.body), self.load_timeout).await
     }
 
-    async fn key(&self) -> Result<Option<HeaderValue>, Reason> {
+    async fn key(&self) -> Result<Option<HeaderValue>, Failure> {
         match &self.key {
             Key::File(path) => {
-                let file = tokio::fs::File::open(path).await.map_err(|_| Reason::Unauthorized)?;
+                let said = |error: &dyn std::fmt::Display| Failure {
+                    reason: Reason::Unauthorized,
+                    said: format!("{}: {error}", path.display()),
+                };
+                let file = tokio::fs::File::open(path).await.map_err(|error| said(&error))?;
                 let mut text = String::new();
-                file.take(MAX_KEY_BYTES).read_to_string(&mut text).await.map_err(|_| Reason::Unauthorized)?;
-                bearer(&text).map(Some).map_err(|_| Reason::Unauthorized)
+                file.take(MAX_KEY_BYTES).read_to_string(&mut text).await.map_err(|error| said(&error))?;
+                bearer(&text).map(Some).map_err(|error| said(&error))
             }
             Key::None => Ok(None),
             Key::Text(key) => Ok(Some(key.clone())),
@@ -106,7 +125,7 @@ impl Client {
         path: &str,
         body: Option<String>,
         timeout: Duration,
-    ) -> Result<Answer, Reason> {
+    ) -> Result<Answer, Failure> {
         let mut request = self.http.request(method, format!("{}://{authority}{path}", self.scheme)).timeout(timeout);
         if let Some(key) = self.key().await? {
             request = request.header(http::header::AUTHORIZATION, key);
@@ -114,12 +133,13 @@ impl Client {
         if let Some(body) = body {
             request = request.header(http::header::CONTENT_TYPE, "application/json").body(body);
         }
-        let mut response = request.send().await.map_err(|error| reason(&error))?;
+        let mut response = request.send().await.map_err(|error| failure(&error))?;
         let status = response.status().as_u16();
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| reason(&error))? {
+        while let Some(chunk) = response.chunk().await.map_err(|error| failure(&error))? {
             if body.len() + chunk.len() > MAX_BODY_BYTES {
-                return Err(Reason::BadAnswer);
+                let said = format!("{path}: longer than {MAX_BODY_BYTES} bytes");
+                return Err(Failure { reason: Reason::BadAnswer, said });
             }
             body.extend_from_slice(&chunk);
         }
@@ -134,15 +154,21 @@ fn bearer(key: &str) -> Result<HeaderValue, http::header::InvalidHeaderValue> {
     Ok(value)
 }
 
-fn reason(error: &reqwest::Error) -> Reason {
-    if error.is_connect() {
+fn failure(error: &reqwest::Error) -> Failure {
+    let reason = if error.is_connect() {
         Reason::Unreachable
     } else if error.is_timeout() {
         Reason::Timeout
     } else {
         // The server went away while it answered.
         Reason::ServerError
+    };
+    // The innermost says what happened; those around it only say that sending failed.
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
     }
+    Failure { reason, said: cause.to_string() }
 }
 
 /// A key file is read up to here.
@@ -223,7 +249,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
         let by_file = client(&["--api-key-file", path.to_str().unwrap()]).unwrap();
-        assert_eq!(by_file.is_healthy(&authority).await, Err(Reason::Unauthorized), "no file, no request");
+        let refused = by_file.is_healthy(&authority).await.unwrap_err();
+        assert_eq!(refused.reason, Reason::Unauthorized, "no file, no request");
+        assert!(refused.said.contains("No such file"), "{}", refused.said);
         for key in ["second", "third"] {
             std::fs::write(&path, format!("{key}\n")).unwrap();
             by_file.call(&authority, Engine::Vllm.unload("a")).await.unwrap();
@@ -251,16 +279,17 @@ mod tests {
         assert_eq!(trusting.is_healthy(&authority).await, Ok(()));
         assert!(heads.recv().await.unwrap().starts_with("GET /health "));
         let wary = client(&["--tls-ca-file", other.to_str().unwrap()]).unwrap();
-        assert_eq!(wary.is_healthy(&authority).await, Err(Reason::Unreachable));
+        let refused = wary.is_healthy(&authority).await.unwrap_err();
+        assert_eq!(refused.reason, Reason::Unreachable);
+        assert!(refused.said.contains("invalid peer certificate"), "{}", refused.said);
         assert!(client(&["--tls-ca-file=/nonexistent"]).is_err());
     }
 
     #[tokio::test]
     async fn a_redirect_is_not_followed() {
         let (port, mut heads) = server(None, 307).await;
-        let answer = client(&["--api-key=k"]).unwrap().models(&format!("127.0.0.1:{port}")).await.unwrap();
-        assert_eq!(answer.status, 307);
-        assert_eq!(Engine::read_listing(answer.status, &answer.body), Err(Reason::BadAnswer));
+        let listing = client(&["--api-key=k"]).unwrap().models(&format!("127.0.0.1:{port}")).await;
+        assert_eq!(listing.unwrap_err().reason, Reason::BadAnswer);
         assert!(heads.recv().await.unwrap().starts_with("GET /v1/models "));
         assert!(heads.try_recv().is_err());
     }

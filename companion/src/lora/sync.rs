@@ -15,10 +15,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::Args;
-use super::client::Client;
+use super::client::{Client, Failure};
 use super::config::LoraConfig;
 use super::diff::Action;
-use super::engine::{Engine, Listing, Reason, Verdict, words};
+use super::engine::{Engine, Listing, Verdict, words};
 use super::reconcile::Reconciler;
 use super::status::Status;
 use super::watch::Newest;
@@ -31,7 +31,7 @@ pub(super) struct Syncer {
     path: PathBuf,
     reconciler: Reconciler,
     /// At most one look at the server.
-    looks: JoinSet<Result<Listing, Reason>>,
+    looks: JoinSet<Result<Listing, Failure>>,
     calls: JoinSet<(Action, Verdict, String)>,
     authority: Option<String>,
     every: Duration,
@@ -146,12 +146,11 @@ impl Syncer {
         let client = self.client.clone();
         self.looks.spawn(async move {
             client.is_healthy(&authority).await?;
-            let answer = client.models(&authority).await?;
-            Engine::read_listing(answer.status, &answer.body)
+            client.models(&authority).await
         });
     }
 
-    fn looked(&mut self, listing: Result<Listing, Reason>) {
+    fn looked(&mut self, listing: Result<Listing, Failure>) {
         let now = self.now();
         let (result, pause) = match listing {
             Ok(listing) => {
@@ -163,9 +162,9 @@ impl Syncer {
                 self.call_next();
                 (if self.reconciler.is_satisfied() { "ok" } else { "partial" }, self.every)
             }
-            Err(reason) => {
-                self.reconciler.lost(reason, now);
-                self.lost(reason);
+            Err(failure) => {
+                self.reconciler.lost(failure.reason, now);
+                self.lost(&failure);
                 ("failed", self.health_every)
             }
         };
@@ -186,17 +185,17 @@ impl Syncer {
         self.is_complained = false;
     }
 
-    fn lost(&mut self, reason: Reason) {
-        self.status.lock().count_error("", reason.class());
-        let class = reason.class();
+    fn lost(&mut self, Failure { reason, said }: &Failure) {
+        let (class, advice) = (reason.class(), reason.advice());
+        self.status.lock().count_error("", class);
         if self.lost_since.is_none() {
-            warn!(reason = class, "the model server does not answer; {}", reason.advice());
+            warn!(reason = class, "the model server does not answer: {said}; {advice}");
         }
         let since = *self.lost_since.get_or_insert(self.look_began);
         if !self.is_complained && since.elapsed() >= self.health_timeout {
             self.is_complained = true;
             let seconds = self.health_timeout.as_secs();
-            error!(reason = class, "the model server has not answered for {seconds} s; {}", reason.advice());
+            error!(reason = class, "the model server has not answered for {seconds} s: {said}; {advice}");
         }
     }
 
@@ -225,7 +224,7 @@ impl Syncer {
                     let said = words(&answer.body);
                     (action, verdict, said)
                 }
-                Err(reason) => (action, Verdict::Failed(reason), String::new()),
+                Err(Failure { reason, said }) => (action, Verdict::Failed(reason), said),
             }
         });
     }
