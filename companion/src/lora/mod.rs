@@ -14,12 +14,13 @@ mod status;
 mod sync;
 mod watch;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use client::Client;
@@ -74,8 +75,7 @@ pub struct Args {
 /// Runs until told to stop.
 pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> {
     let client = Client::new(&args)?;
-    let address = SocketAddr::from(([0, 0, 0, 0], args.metrics_port));
-    let listener = tokio::net::TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))?;
+    let listener = listen(args.metrics_port).await?;
     let address = listener.local_addr()?;
     tracing::info!(%address, "metrics page open");
     if let Some(path) = &args.address_file {
@@ -90,6 +90,14 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
         served = axum::serve(listener, status::router(status)).into_future() => served.context("serve /metrics"),
         ended = syncer.run(file, shutdown) => ended,
     }
+}
+
+/// On all addresses of both kinds, or of IPv4 where there is no IPv6.
+async fn listen(port: u16) -> anyhow::Result<TcpListener> {
+    if let Ok(listener) = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
+        return Ok(listener);
+    }
+    TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await.with_context(|| format!("listen on port {port}"))
 }
 
 /// How often the file is looked at; a ConfigMap's swap is seen within this.

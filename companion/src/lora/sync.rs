@@ -76,6 +76,8 @@ impl Syncer {
         loop {
             let is_looking = !self.looks.is_empty();
             tokio::select! {
+                // The end first: it ends the watching of the file too, which is no error then.
+                biased;
                 () = shutdown.cancelled() => return Ok(()),
                 changed = file.changed() => {
                     changed.context("the file is not watched any more")?;

@@ -144,9 +144,9 @@ impl Syncer {
         Ok(line.trim().trim_end_matches(" kB").parse()?)
     }
 
-    /// Asks it to end; has it, in time?
+    /// Asks it to end; has it, in time and without complaint?
     pub fn stop(&mut self, within: Duration) -> bool {
-        self.process.stop(within)
+        self.process.stop(within) && self.process.0.wait().is_ok_and(|status| status.success())
     }
 }
 
