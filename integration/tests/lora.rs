@@ -35,7 +35,9 @@ fn errors(page: &Page, id: &str, reason: &str) -> f64 {
     let named = |name: Option<&String>| name.map_or("", String::as_str) == id;
     let samples = page.matching("lora_syncer_errors_total", &[]);
     let own = samples.filter(|sample| named(sample.labels.get("adapter_name")));
-    own.filter(|sample| sample.labels["reason"] == reason).map(|sample| sample.value).sum()
+    own.filter(|sample| sample.labels.get("reason").is_some_and(|found| found == reason))
+        .map(|sample| sample.value)
+        .sum()
 }
 
 fn config(page: &Page) -> (f64, f64) {
@@ -49,10 +51,11 @@ fn until_listed(server: &dyn ModelServer, wanted: &[(&str, &Path)]) -> Result<()
     seen.map(drop).with_context(|| format!("wanted {wanted:?}, the server has {:?}", server.adapters()))
 }
 
-fn ensure_serves(server: &dyn ModelServer, model: &str, wanted: u16) -> Result<()> {
-    let status = server.ask(model)?;
-    ensure!(status == wanted || status == 0, "a request to {model} has status {status}");
-    Ok(())
+/// What the model says, if this server can be asked.
+fn serves(server: &dyn ModelServer, model: &str, wanted: u16) -> Result<Option<String>> {
+    let Some((status, text)) = server.ask(model)? else { return Ok(None) };
+    ensure!(status == wanted, "a request to {model} has status {status}");
+    Ok(Some(text))
 }
 
 /// The life of a server's adapters; each step is what the page and the server have to show after it.
@@ -74,9 +77,9 @@ fn scenario(server: &mut dyn ModelServer) -> Result<()> {
     syncer.until_status(SOON, "late", 0.0)?;
     syncer.until_ready(SOON, 200)?;
     until_listed(server, &[("a", &one), ("strange", &three)])?;
-    ensure_serves(server, "a", 200)?;
-    ensure_serves(server, "late", 404)?;
-    ensure_serves(server, "old", 404)?;
+    let of_one = serves(server, "a", 200)?;
+    serves(server, "late", 404)?;
+    serves(server, "old", 404)?;
     let page = syncer.page()?;
     ensure!(
         errors(&page, "a", "not_found") == 0.0 && page.sum("lora_syncer_last_success_timestamp_seconds", &[]).is_none()
@@ -91,7 +94,9 @@ fn scenario(server: &mut dyn ModelServer) -> Result<()> {
     syncer.write(&file(server.port(), &[("a", &two), ("late", &late)], &["old"]))?;
     until_listed(server, &[("a", &two), ("late", &late), ("strange", &three)])?;
     syncer.until_status(SOON, "a", 1.0)?;
-    ensure_serves(server, "a", 200)?;
+    let of_two = serves(server, "a", 200)?;
+    ensure!(of_two == serves(server, "late", 200)?, "the same weights say the same");
+    ensure!(of_two.is_none() || of_two != of_one, "the new weights say the old: {of_one:?}");
 
     // A broken file keeps the last good one in force; a mended one counts.
     let (_, generation) = config(&syncer.page()?);
@@ -107,7 +112,7 @@ fn scenario(server: &mut dyn ModelServer) -> Result<()> {
     syncer.until(SOON, "valid", |page| config(page) == (1.0, generation + 1.0))?;
     until_listed(server, &[("b", &one), ("late", &late), ("strange", &three)])?;
     syncer.until_status(SOON, "a", 0.0)?;
-    ensure_serves(server, "a", 404)?;
+    serves(server, "a", 404)?;
 
     // The server dies and comes back empty.
     server.kill()?;
@@ -119,7 +124,7 @@ fn scenario(server: &mut dyn ModelServer) -> Result<()> {
     syncer.until_status(SOON, "b", 1.0)?;
     syncer.until_status(SOON, "late", 1.0)?;
     syncer.until_ready(SOON, 200)?;
-    ensure_serves(server, "b", 200)?;
+    ensure!(serves(server, "b", 200)? == of_one);
 
     ensure!(syncer.ask("/healthz")?.status == 200);
     ensure!(syncer.stop(SOON), "it does not end when asked");

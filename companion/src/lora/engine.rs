@@ -161,7 +161,9 @@ impl Engine {
                 Verdict::AlreadySo
             }
             400 if self == Self::Sglang && said.contains("incomplete unload") => Verdict::UnloadFirst,
-            400 if said.contains("lora is not enabled") => Verdict::Failed(Reason::Disabled),
+            400 | 500 if said.contains("lora is not enabled") => Verdict::Failed(Reason::Disabled),
+            // vLLM's workers refuse what is no fitting adapter with the words of an accident.
+            500 if said.contains("add_lora") => Verdict::Failed(Reason::Invalid),
             404 if is_route_missing(body) => Verdict::Failed(Reason::Disabled),
             404 => Verdict::Failed(Reason::NotFound),
             _ => Verdict::Failed(by_status(status)),
@@ -306,8 +308,12 @@ mod tests {
         assert_eq!(read(400, recorded!("load-empty-name.body")), Verdict::Failed(Reason::Invalid));
         assert_eq!(read(400, recorded!("load-no-path.body")), Verdict::Failed(Reason::Invalid));
         assert_eq!(read(400, recorded!("load-malformed.body")), Verdict::Failed(Reason::Invalid));
-        assert_eq!(read(404, br#"{"detail":"Not Found"}"#), Verdict::Failed(Reason::Disabled));
-        assert_eq!(read(401, br#"{"error":"Unauthorized"}"#), Verdict::Failed(Reason::Unauthorized));
+        assert_eq!(read(404, recorded!("load-switched-off.body")), Verdict::Failed(Reason::Disabled));
+        assert_eq!(read(500, recorded!("load-not-enabled.body")), Verdict::Failed(Reason::Disabled));
+        assert_eq!(read(404, recorded!("load-inplace-missing-path.body")), Verdict::Failed(Reason::NotFound));
+        assert_eq!(read(500, recorded!("load-rank.body")), Verdict::Failed(Reason::Invalid));
+        assert_eq!(read(500, recorded!("load-noweights.body")), Verdict::Failed(Reason::Invalid));
+        assert_eq!(read(401, recorded!("load-nokey.body")), Verdict::Failed(Reason::Unauthorized));
         assert_eq!(read(500, b"Internal Server Error"), Verdict::Failed(Reason::ServerError));
     }
 
@@ -317,7 +323,7 @@ mod tests {
         assert_eq!(read(200, recorded!("unload.body")), Verdict::Done);
         assert_eq!(read(404, recorded!("unload-again.body")), Verdict::AlreadySo);
         assert_eq!(read(400, recorded!("unload-empty.body")), Verdict::Failed(Reason::Invalid));
-        assert_eq!(read(404, br#"{"detail":"Not Found"}"#), Verdict::Failed(Reason::Disabled));
+        assert_eq!(read(404, recorded!("unload-switched-off.body")), Verdict::Failed(Reason::Disabled));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
 
 use crate::client::Request;
 
@@ -34,11 +35,11 @@ pub trait ModelServer {
     /// # Errors
     /// If it does not come up.
     fn restart(&mut self) -> Result<()>;
-    /// Does it answer a request to this model? The status, or 0 if this server cannot be asked that.
+    /// Status and text of this model's answer, always to the same question; `None` if this server knows no answers.
     ///
     /// # Errors
     /// If it does not answer at all.
-    fn ask(&self, model: &str) -> Result<u16>;
+    fn ask(&self, model: &str) -> Result<Option<(u16, String)>>;
 
     /// Adapters that it says it has, with their sources.
     ///
@@ -47,10 +48,11 @@ pub trait ModelServer {
     fn adapters(&self) -> Result<BTreeMap<String, String>> {
         let answer = Request::bare("GET", "/v1/models").header("connection", "close").send(self.port())?;
         ensure!(answer.status == 200, "the listing has status {}", answer.status);
-        let page: serde_json::Value = serde_json::from_slice(&answer.body)?;
-        let models = page["data"].as_array().context("no data")?.iter().filter(|model| !model["parent"].is_null());
-        let text = |value: &serde_json::Value| value.as_str().map(str::to_owned).context("no text");
-        models.map(|model| Ok((text(&model["id"])?, text(&model["root"])?))).collect()
+        let page: Value = serde_json::from_slice(&answer.body)?;
+        let models = page.get("data").and_then(Value::as_array).context("no data")?;
+        let text = |model: &Value, key: &str| Some(model.get(key)?.as_str()?.to_owned());
+        let adapters = models.iter().filter(|model| text(model, "parent").is_some());
+        adapters.map(|model| text(model, "id").zip(text(model, "root")).context("no id or no root")).collect()
     }
 
     /// Loads or unloads an adapter behind the syncer's back; a source of `None` unloads.
@@ -59,8 +61,8 @@ pub trait ModelServer {
     /// If the server refuses.
     fn meddle(&self, id: &str, source: Option<&Path>) -> Result<()> {
         let (path, body) = match source {
-            Some(source) => ("/v1/load_lora_adapter", serde_json::json!({ "lora_name": id, "lora_path": source })),
-            None => ("/v1/unload_lora_adapter", serde_json::json!({ "lora_name": id })),
+            Some(source) => ("/v1/load_lora_adapter", json!({ "lora_name": id, "lora_path": source })),
+            None => ("/v1/unload_lora_adapter", json!({ "lora_name": id })),
         };
         let answer = Request::post(path, body.to_string()).header("connection", "close").send(self.port())?;
         ensure!(answer.status == 200, "{path}: {}", String::from_utf8_lossy(&answer.body));

@@ -138,8 +138,8 @@ impl ModelServer for Replayer {
         Ok(())
     }
 
-    fn ask(&self, _model: &str) -> Result<u16> {
-        Ok(0)
+    fn ask(&self, _model: &str) -> Result<Option<(u16, String)>> {
+        Ok(None)
     }
 }
 
@@ -164,7 +164,7 @@ fn serve(stream: &TcpStream, shared: &Shared) -> Result<()> {
         let mood = *lock(&shared.mood);
         let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
         let is_health = head.first.starts_with("GET /health ");
-        let is_slow = asked["lora_name"].as_str().is_some_and(|id| id.starts_with("slow"));
+        let is_slow = asked.get("lora_name").and_then(Value::as_str).is_some_and(|id| id.starts_with("slow"));
         match mood {
             Mood::Silent => return Ok(wait_for_the_peer(stream)?),
             Mood::SlowLoads if is_slow => return Ok(wait_for_the_peer(stream)?),
@@ -188,13 +188,15 @@ fn serve(stream: &TcpStream, shared: &Shared) -> Result<()> {
 fn answer(head: &Head, asked: &Value, shared: &Shared) -> Result<(u16, String)> {
     let mut words = head.first.split(' ');
     let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    let text = |key: &str| asked[key].as_str().unwrap_or_default().to_owned();
+    let text = |key: &str| asked.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (id, source) = (text("lora_name"), text("lora_path"));
     let mut adapters = lock(&shared.adapters);
     Ok(match (method, path) {
         ("GET", "/health") => (200, String::new()),
         ("GET", "/v1/models") => (200, listing(&adapters)?),
-        ("POST", "/v1/load_lora_adapter") if adapters.contains_key(&id) && asked["load_inplace"] != true => {
+        ("POST", "/v1/load_lora_adapter")
+            if adapters.contains_key(&id) && asked.get("load_inplace") != Some(&Value::Bool(true)) =>
+        {
             (400, recorded("load-again.body", "lora-1", &id)?)
         }
         ("POST", "/v1/load_lora_adapter") if !Path::new(&source).join("adapter_config.json").is_file() => {
@@ -221,12 +223,14 @@ fn recorded(name: &str, recorded_id: &str, id: &str) -> Result<String> {
 /// The recorded base model, and the recorded adapter once for each that is loaded.
 fn listing(adapters: &BTreeMap<String, String>) -> Result<String> {
     let mut page: Value = serde_json::from_str(&recorded("models.body", "", "")?)?;
-    let data = page["data"].as_array_mut().context("no data")?;
+    let data = page.get_mut("data").and_then(Value::as_array_mut).context("no data")?;
     let sample = data.get(1).cloned().context("no adapter")?;
     data.truncate(1);
     for (id, source) in adapters {
         let mut entry = sample.clone();
-        (entry["id"], entry["root"]) = (id.as_str().into(), source.as_str().into());
+        for (key, value) in [("id", id), ("root", source)] {
+            *entry.get_mut(key).context("no such key")? = value.as_str().into();
+        }
         data.push(entry);
     }
     Ok(page.to_string())

@@ -104,10 +104,13 @@ impl ModelServer for Vllm {
         Ok(())
     }
 
-    fn ask(&self, model: &str) -> Result<u16> {
-        let body = serde_json::json!({ "model": model, "prompt": "one two", "max_tokens": 2 });
+    fn ask(&self, model: &str) -> Result<Option<(u16, String)>> {
+        let body = serde_json::json!({ "model": model, "prompt": "one two", "max_tokens": 12, "temperature": 0 });
         let request = Request::post("/v1/completions", body.to_string()).header("connection", "close");
-        Ok(request.send(self.port)?.status)
+        let answer = request.send(self.port)?;
+        let page: serde_json::Value = serde_json::from_slice(&answer.body)?;
+        let text = page.pointer("/choices/0/text").and_then(serde_json::Value::as_str).unwrap_or_default();
+        Ok(Some((answer.status, text.to_owned())))
     }
 }
 
