@@ -213,12 +213,43 @@ fn a_gigabyte_of_an_answer_is_cut_at_the_cap() -> Result<()> {
     let (server, syncer) = moody(Mood::Gigabyte, &[])?;
     let before = server.bytes();
     syncer.until(SOON, "three bad answers", |page| errors(page, "", "bad_answer") >= 3.0)?;
-    // 1 MiB each is read; the rest lies in the buffers of both sockets.
+    // 4 MiB each is read; the rest lies in the buffers of both sockets.
     let sent = (server.bytes() - before) >> 20;
     ensure!(sent < 64, "{sent} MiB were taken");
     let peak = syncer.peak_memory()? >> 10;
     ensure!(peak < 128, "{peak} MiB held");
     server.set(Mood::Well);
+    syncer.until_ready(SOON, 200)?;
+    Ok(())
+}
+
+#[test]
+fn a_restarted_syncer_finds_what_is_loaded_and_calls_for_nothing() -> Result<()> {
+    let (server, mut first) = moody(Mood::Well, &[])?;
+    ensure!(first.stop(SOON));
+    let calls = || server.requests().iter().filter(|first| first.starts_with("POST")).count();
+    let before = calls();
+    let mut second = Syncer::start(&[])?;
+    second.write(&file(server.port(), &[("a", &server.adapter(1))], &["b"]))?;
+    second.until_status(SOON, "a", 1.0)?;
+    second.until(SOON, "two looks", |page| page.total("lora_syncer_reconciles_total", &[("result", "ok")]) >= 2.0)?;
+    ensure!(calls() == before, "{:?}", server.requests());
+    Ok(())
+}
+
+#[test]
+fn a_thousand_adapters_take_one_call_each_and_few_listings() -> Result<()> {
+    let server = Replayer::start()?;
+    let one = server.adapter(1);
+    let ids: Vec<String> = (0..1000).map(|index| format!("adapter-{index}")).collect();
+    let exist: Vec<(&str, &Path)> = ids.iter().map(|id| (id.as_str(), one.as_path())).collect();
+    let mut syncer = Syncer::start(&[])?;
+    syncer.write(&file(server.port(), &exist, &[]))?;
+    syncer.until(AFTER_A_PAUSE, "all", |page| page.sum("lora_syncer_adapter_status", &[]) == Some(1000.0))?;
+    let count = |what: &str| server.requests().iter().filter(|first| first.starts_with(what)).count();
+    ensure!(count("POST /v1/load_lora_adapter ") == 1000, "{} loads", count("POST"));
+    // One a second, not one an adapter.
+    ensure!(count("GET /v1/models ") < 100, "{} listings", count("GET /v1/models "));
     syncer.until_ready(SOON, 200)?;
     Ok(())
 }

@@ -176,8 +176,9 @@ const MAX_KEY_BYTES: u64 = 1 << 14;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Health and listing; a server under load answers late, a dead one never.
 const QUICK_TIMEOUT: Duration = Duration::from_secs(10);
-/// A listing of a thousand adapters is half of this; a longer answer is none of ours.
-const MAX_BODY_BYTES: usize = 1 << 20;
+/// A listing holds the names and sources of a file of 1 MiB and half a kilobyte for each of its thousand adapters; a
+/// longer answer is none of ours.
+const MAX_BODY_BYTES: usize = 4 << 20;
 
 #[cfg(test)]
 mod tests {

@@ -102,3 +102,67 @@ async fn listen(port: u16) -> anyhow::Result<TcpListener> {
 
 /// How often the file is looked at; a ConfigMap's swap is seen within this.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use k8s_openapi::api::apps::v1::Deployment;
+    use k8s_openapi::api::core::v1::{ConfigMap, Container};
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    /// A manifest, if Kubernetes knows each of its fields.
+    fn known<T: serde::de::DeserializeOwned + serde::Serialize>(text: &str) -> T {
+        let written: serde_json::Value = serde_saphyr::from_str(text).unwrap();
+        let read: T = serde_json::from_value(written.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&read).unwrap(), written, "a field that Kubernetes does not know is dropped");
+        read
+    }
+
+    #[test]
+    fn the_deploy_snippet_is_a_native_sidecar_with_a_file_that_reads_without_a_warning() {
+        let text = include_str!("../../../deploy/lora-sidecar.yaml");
+        let (map, deployment) = text.split_once("\n---\n").unwrap();
+        let map: ConfigMap = known(map);
+        let files = map.data.unwrap();
+        let config = config::LoraConfig::parse(&files["configmap.yaml"]).unwrap();
+        assert_eq!(config.warnings, Vec::<String>::new());
+        let deployment: Deployment = known(deployment);
+        let pod = deployment.spec.unwrap().template.spec.unwrap();
+        let sidecar: &Container = &pod.init_containers.as_ref().unwrap()[0];
+        assert_eq!(sidecar.restart_policy.as_deref(), Some("Always"));
+        assert!(sidecar.startup_probe.is_none(), "the server's container would never start");
+        assert_eq!(pod.service_account_name, None);
+        let mount = &sidecar.volume_mounts.as_ref().unwrap()[0];
+        assert!(mount.sub_path.is_none(), "updates would not be seen");
+        let file = format!("{}/{}", mount.mount_path, files.keys().next().unwrap());
+        let environment = &sidecar.env.as_ref().unwrap()[0];
+        assert_eq!(
+            (environment.name.as_str(), environment.value.as_ref()),
+            ("DYNAMIC_LORA_ROLLOUT_CONFIG", Some(&file))
+        );
+        assert_eq!(sidecar.command.as_ref().unwrap()[..2], ["tallyd", "lora-syncer"]);
+        let server = &pod.containers[0];
+        assert_eq!(server.env.as_ref().unwrap()[0].name, "VLLM_ALLOW_RUNTIME_LORA_UPDATING");
+        assert!(server.args.as_ref().unwrap().contains(&format!("--port={}", config.port)));
+    }
+
+    #[test]
+    fn flags_and_defaults_are_the_old_sidecars() {
+        let args = Line::parse_from(["x"]).args;
+        assert_eq!((args.health_check_timeout, args.health_check_interval, args.reconcile_trigger), (300, 2, 5));
+        assert_eq!(args.metrics_port, 8080);
+        assert_eq!(args.config, PathBuf::from("/config/configmap.yaml"));
+        let old = ["x", "--health-check-timeout", "10", "--health-check-interval", "1", "--reconcile-trigger", "7"];
+        let args =
+            Line::parse_from([&old[..], &["--config", "/c", "--config-validation", "--metrics-port", "9"]].concat())
+                .args;
+        assert_eq!((args.reconcile_trigger, args.metrics_port, args.config), (7, 9, PathBuf::from("/c")));
+    }
+}
