@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 STEP := scripts/step.sh
 FILTER_SOURCES := $(shell find src core/src -name '*.rs') Cargo.toml Cargo.lock core/Cargo.toml scripts/build-wasm.sh
 
-.PHONY: help setup setup-build setup-demo build tallyd demo test lint fmt deny test-native test-wasm integration docs bench clean
+.PHONY: help setup setup-build setup-demo build tallyd demo test lint fmt deny test-native test-wasm integration test-vllm docs bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -56,6 +56,9 @@ test-wasm: ## the readers and the recorded exchanges on wasm32, in Node
 
 integration: dist/tally.wasm ## the real filter in the real Envoy, read by the real Prometheus
 	@$(STEP) "integration tests" scripts/integration.sh
+
+test-vllm: ## tallyd lora-syncer against a real vLLM, where one is installed; INSTALL=1 installs it (3.3 GB)
+	@$(STEP) "real vLLM" scripts/vllm-test.sh $(if $(INSTALL),install)
 
 docs: ## docs/METRICS.md and README are in step with the catalog (UPDATE=1 writes them)
 	@$(STEP) "docs" cargo test --workspace --quiet --test docs

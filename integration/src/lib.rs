@@ -10,6 +10,7 @@ pub mod demo;
 pub mod envoy;
 pub mod expect;
 pub mod ledger;
+pub mod lora;
 pub mod model_server;
 pub mod page;
 pub mod prometheus;

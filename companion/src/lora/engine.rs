@@ -45,6 +45,8 @@ pub(super) enum Verdict {
     Done,
     /// Not done.
     Failed(Reason),
+    /// Load: not before an unload that broke off has been asked for again.
+    UnloadFirst,
 }
 
 /// Why a call failed; bounded, because it is a label value.
@@ -158,7 +160,10 @@ impl Engine {
             400 if self == Self::Sglang && (said.contains("already exists") || said.contains("already loaded")) => {
                 Verdict::AlreadySo
             }
-            400 if said.contains("lora is not enabled") => Verdict::Failed(Reason::Disabled),
+            400 if self == Self::Sglang && said.contains("incomplete unload") => Verdict::UnloadFirst,
+            400 | 500 if said.contains("lora is not enabled") => Verdict::Failed(Reason::Disabled),
+            // vLLM's workers refuse what is no fitting adapter with the words of an accident.
+            500 if said.contains("add_lora") => Verdict::Failed(Reason::Invalid),
             404 if is_route_missing(body) => Verdict::Failed(Reason::Disabled),
             404 => Verdict::Failed(Reason::NotFound),
             _ => Verdict::Failed(by_status(status)),
@@ -303,8 +308,12 @@ mod tests {
         assert_eq!(read(400, recorded!("load-empty-name.body")), Verdict::Failed(Reason::Invalid));
         assert_eq!(read(400, recorded!("load-no-path.body")), Verdict::Failed(Reason::Invalid));
         assert_eq!(read(400, recorded!("load-malformed.body")), Verdict::Failed(Reason::Invalid));
-        assert_eq!(read(404, br#"{"detail":"Not Found"}"#), Verdict::Failed(Reason::Disabled));
-        assert_eq!(read(401, br#"{"error":"Unauthorized"}"#), Verdict::Failed(Reason::Unauthorized));
+        assert_eq!(read(404, recorded!("load-switched-off.body")), Verdict::Failed(Reason::Disabled));
+        assert_eq!(read(500, recorded!("load-not-enabled.body")), Verdict::Failed(Reason::Disabled));
+        assert_eq!(read(404, recorded!("load-inplace-missing-path.body")), Verdict::Failed(Reason::NotFound));
+        assert_eq!(read(500, recorded!("load-rank.body")), Verdict::Failed(Reason::Invalid));
+        assert_eq!(read(500, recorded!("load-noweights.body")), Verdict::Failed(Reason::Invalid));
+        assert_eq!(read(401, recorded!("load-nokey.body")), Verdict::Failed(Reason::Unauthorized));
         assert_eq!(read(500, b"Internal Server Error"), Verdict::Failed(Reason::ServerError));
     }
 
@@ -314,7 +323,7 @@ mod tests {
         assert_eq!(read(200, recorded!("unload.body")), Verdict::Done);
         assert_eq!(read(404, recorded!("unload-again.body")), Verdict::AlreadySo);
         assert_eq!(read(400, recorded!("unload-empty.body")), Verdict::Failed(Reason::Invalid));
-        assert_eq!(read(404, br#"{"detail":"Not Found"}"#), Verdict::Failed(Reason::Disabled));
+        assert_eq!(read(404, recorded!("unload-switched-off.body")), Verdict::Failed(Reason::Disabled));
     }
 
     #[test]
@@ -336,7 +345,7 @@ mod tests {
         assert_eq!(Engine::read_listing(401, b"{}"), Err(Reason::Unauthorized));
     }
 
-    /// Texts as SGLang's LoRA registry raises them.
+    /// Texts as SGLang 0.5.23 words them in its source.
     #[test]
     fn sglangs_answers_are_understood() {
         let sglang = Engine::Sglang;
@@ -349,6 +358,10 @@ mod tests {
         );
         let exists = failed("LoRA with name a already exists. Loaded LoRAs: dict_keys(['a'])");
         assert_eq!(sglang.read_load(400, exists.as_bytes()), Verdict::AlreadySo);
+        let twice = failed("Failed to load LoRA adapter a because it is already loaded");
+        assert_eq!(sglang.read_load(400, twice.as_bytes()), Verdict::AlreadySo);
+        let broken = failed("LoRA adapter 'a' has an incomplete unload. Retry the unload before loading it again.");
+        assert_eq!(sglang.read_load(400, broken.as_bytes()), Verdict::UnloadFirst);
         let off = failed("LoRA is not enabled. Please set `--enable-lora` to enable LoRA.");
         assert_eq!(sglang.read_load(400, off.as_bytes()), Verdict::Failed(Reason::Disabled));
         let none = failed("LoRA with name a does not exist. Loaded LoRAs: dict_keys([])");

@@ -34,7 +34,7 @@ pub(super) struct Shown {
     pub(super) generation: u64,
     /// Is the newest file good?
     pub(super) is_config_valid: bool,
-    /// Why the Pod is not ready yet; empty if it is.
+    /// Why the Pod is not ready yet, apart from the configuration.
     pub(super) waits_for: Option<String>,
 }
 
@@ -98,8 +98,8 @@ async fn metrics(State(status): State<Arc<Status>>) -> impl IntoResponse {
 async fn ready(State(status): State<Arc<Status>>) -> (StatusCode, String) {
     let shown = status.lock();
     match (&shown.waits_for, shown.generation) {
-        (None, 1..) => (StatusCode::OK, "ok\n".to_owned()),
-        (None, 0) => (StatusCode::SERVICE_UNAVAILABLE, "no good configuration yet\n".to_owned()),
+        (_, 0) => (StatusCode::SERVICE_UNAVAILABLE, "no good configuration yet\n".to_owned()),
         (Some(reason), _) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+        (None, _) => (StatusCode::OK, "ok\n".to_owned()),
     }
 }

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Runs tallyd lora-syncer against a real vLLM: the scenario that CI runs against a replayer of its recorded answers.
+# usage: scripts/vllm-test.sh [install]      see scripts/vllm.sh
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+cd "$ROOT"
+found=$(scripts/vllm.sh "$@")
+TALLY_VLLM_PYTHON=$(head -n 1 <<<"$found")
+TALLY_VLLM_MODELS=$(tail -n 1 <<<"$found")
+export TALLY_VLLM_PYTHON TALLY_VLLM_MODELS TALLYD=$ROOT/target/debug/tallyd
+export RUST_LIB_BACKTRACE=${RUST_LIB_BACKTRACE:-0}
+
+cargo build --workspace --quiet --bins
+say "vLLM: $TALLY_VLLM_PYTHON; it is started twice, a minute each on two cores"
+exec cargo test --workspace --test lora -- --ignored --exact adapters_follow_the_file_through_the_life_of_a_real_vllm
