@@ -1,6 +1,11 @@
 //! `tallyd` as a library.
 #![forbid(unsafe_code)]
+mod auth;
 pub mod collect;
+pub mod config;
 pub mod flow;
 pub mod lora;
+mod metrics;
+pub mod serve;
+mod watch;
 mod yaml;

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
+pub mod companion;
 pub mod corpus;
 pub mod demo;
 pub mod envoy;

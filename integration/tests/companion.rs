@@ -1,0 +1,134 @@
+//! `tallyd serve` as a process: start, pages, configuration, stop.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+use std::time::Duration;
+
+use tally_integration::client::Request;
+use tally_integration::companion::Companion;
+use tally_integration::tools::{self, poll};
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn without_configuration_it_serves_this_machine_only() {
+    let companion = Companion::start("", &[]).unwrap();
+    for path in ["/healthz", "/readyz"] {
+        let answer = companion.get(path, None).unwrap();
+        assert_eq!((answer.status, text(&answer.body).as_str()), (200, "ok\n"), "{path}");
+    }
+    let page = companion.page().unwrap();
+    let info: Vec<_> = page.matching("inference_extension_info", &[]).collect();
+    assert_eq!(info.len(), 1);
+    assert_eq!(info[0].value, 1.0);
+    let commit = &info[0].labels["commit"];
+    assert!(commit == "unknown" || commit.len() == 40, "{commit}");
+    assert_eq!(page.types["inference_extension_info"], "gauge");
+    assert!(companion.log().contains("address=127.0.0.1:"), "{}", companion.log());
+    let elsewhere = companion.get("/debug/nothing", None).unwrap();
+    assert_eq!(elsewhere.status, 404);
+    assert!(text(&elsewhere.body).contains("nothing at /debug/nothing"));
+}
+
+#[test]
+fn a_wrong_configuration_is_named_with_file_line_and_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("wrong.yaml");
+    std::fs::write(&file, "auth:\n  mode: none\nenvoy:\n- url: here\n").unwrap();
+    for arguments in [vec!["config", "check"], vec!["serve", "--config"]] {
+        let output = Command::new(tools::tallyd().unwrap()).args(arguments).arg(&file).output().unwrap();
+        assert!(!output.status.success());
+        let said = text(&output.stderr);
+        assert!(said.contains("wrong.yaml: line 4, column 8: envoy[0].url: expected an address"), "{said}");
+    }
+    std::fs::write(&file, "envoy:\n- url: http://127.0.0.1:9901\n").unwrap();
+    let output = Command::new(tools::tallyd().unwrap()).args(["config", "check"]).arg(&file).output().unwrap();
+    assert!(output.status.success());
+    assert_eq!(text(&output.stdout), "ok: http://127.0.0.1:9090, auth none, 1 Envoy(s)\n");
+}
+
+#[test]
+fn no_auth_on_an_open_address_does_not_start_unless_forced() {
+    let refused = Companion::start("", &["--listen", "0.0.0.0:0"]).unwrap_err().to_string();
+    assert!(refused.contains("can be reached from other machines"), "{refused}");
+    assert_eq!(
+        Companion::start("", &["--listen", "0.0.0.0:0", "--insecure-no-auth"]).unwrap().page().unwrap().types.len(),
+        1
+    );
+}
+
+#[test]
+fn a_token_of_the_file_opens_the_page_and_a_changed_file_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tokens");
+    std::fs::write(&file, "first\nsecond\n").unwrap();
+    let companion =
+        Companion::start(&format!("auth: {{mode: token-file, token_file: {}}}\n", file.display()), &[]).unwrap();
+    let status = |token| companion.get("/metrics", token).unwrap().status;
+    assert_eq!([status(Some("first")), status(Some("second"))], [200, 200]);
+    assert_eq!([status(None), status(Some("third")), status(Some("firs"))], [401, 401, 401]);
+    let answer = companion.get("/metrics", None).unwrap();
+    assert_eq!(text(&answer.body), "Unauthorized\n");
+    assert!(answer.headers.contains(&("www-authenticate".to_owned(), "Bearer".to_owned())), "{:?}", answer.headers);
+    assert_eq!(companion.get("/healthz", None).unwrap().status, 200);
+    std::fs::write(&file, "third\n").unwrap();
+    assert!(poll(SOON, || (status(Some("third")) == 200 && status(Some("first")) == 401).then_some(())).is_some());
+    std::fs::remove_file(&file).unwrap();
+    assert!(poll(SOON, || (status(Some("third")) == 401).then_some(())).is_some());
+    assert!(!companion.log().contains("third"), "a token is in the log");
+}
+
+#[test]
+fn the_page_comes_in_the_format_and_encoding_asked_for() {
+    let companion = Companion::start("", &[]).unwrap();
+    let ask = |accept: &str, encoding: &str| {
+        let request = Request::bare("GET", "/metrics").header("accept", accept).header("accept-encoding", encoding);
+        let answer = request.header("connection", "close").send(companion.port).unwrap();
+        let header = |name: &str| answer.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+        (header("content-type").unwrap(), header("content-encoding"), answer.body)
+    };
+    let (kind, encoding, plain) = ask("*/*", "identity");
+    assert_eq!((kind.as_str(), encoding), ("text/plain; version=0.0.4; charset=utf-8", None));
+    assert!(text(&plain).starts_with("# HELP inference_extension_info [ALPHA] "));
+    let (kind, _, open) = ask("application/openmetrics-text;version=1.0.0", "identity");
+    assert_eq!(kind, "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    assert!(text(&open).ends_with("# EOF\n"));
+    let (_, encoding, zipped) = ask("*/*", "gzip");
+    assert_eq!(encoding.as_deref(), Some("gzip"));
+    let mut gunzip = Command::new("gzip")
+        .arg("-dc")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    gunzip.stdin.take().unwrap().write_all(&zipped).unwrap();
+    assert_eq!(gunzip.wait_with_output().unwrap().stdout, plain);
+}
+
+#[test]
+fn a_term_signal_turns_readiness_off_finishes_answers_and_ends_with_success() {
+    let mut companion = Companion::start("listen: {linger: 2s, drain: 5s}\n", &[]).unwrap();
+    let pid = companion.pid().to_string();
+    assert!(Command::new("kill").arg(&pid).status().unwrap().success());
+    assert!(poll(SOON, || (companion.get("/readyz", None).ok()?.status == 503).then_some(())).is_some());
+    assert_eq!(companion.get("/metrics", None).unwrap().status, 200, "still answers while it lingers");
+    let status = poll(SOON, || companion.process().0.try_wait().unwrap()).expect("it should have ended");
+    assert!(status.success(), "{status}");
+}
+
+#[test]
+fn a_peer_that_never_finishes_does_not_hold_up_the_stop_beyond_the_deadline() {
+    let mut companion = Companion::start("listen: {drain: 1s}\n", &[]).unwrap();
+    let mut peer = TcpStream::connect(("127.0.0.1", companion.port)).unwrap();
+    peer.write_all(b"GET /metrics HTTP/1.1\r\nhost:").unwrap();
+    assert!(companion.process().stop(SOON), "it should have ended");
+    peer.set_read_timeout(Some(SOON)).unwrap();
+    let mut rest = Vec::new();
+    // Cut or closed: either way the peer hears of it.
+    let _ = peer.read_to_end(&mut rest);
+}
