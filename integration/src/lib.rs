@@ -10,6 +10,7 @@ pub mod corpus;
 pub mod demo;
 pub mod envoy;
 pub mod expect;
+pub mod kube;
 pub mod ledger;
 pub mod model_server;
 pub mod page;
