@@ -132,3 +132,138 @@ fn a_peer_that_never_finishes_does_not_hold_up_the_stop_beyond_the_deadline() {
     // Cut or closed: either way the peer hears of it.
     let _ = peer.read_to_end(&mut rest);
 }
+
+/// A certificate authority and what it signed, made by openssl.
+struct Authority(tempfile::TempDir);
+
+impl Authority {
+    fn new() -> Self {
+        let authority = Self(tempfile::tempdir().unwrap());
+        authority.openssl(&[
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=authority",
+            "-keyout",
+            "ca.key",
+            "-out",
+            "ca.crt",
+        ]);
+        authority
+    }
+
+    fn sign(&self, name: &str) {
+        let file = |end: &str| format!("{name}.{end}");
+        std::fs::write(self.0.path().join("ext"), "subjectAltName=IP:127.0.0.1,DNS:localhost\n").unwrap();
+        self.openssl(&[
+            "req",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-subj",
+            &format!("/CN={name}"),
+            "-keyout",
+            &file("key"),
+            "-out",
+            &file("csr"),
+        ]);
+        self.openssl(&[
+            "x509",
+            "-req",
+            "-in",
+            &file("csr"),
+            "-CA",
+            "ca.crt",
+            "-CAkey",
+            "ca.key",
+            "-days",
+            "2",
+            "-extfile",
+            "ext",
+            "-out",
+            &file("crt"),
+        ]);
+    }
+
+    fn openssl(&self, arguments: &[&str]) {
+        let output = Command::new("openssl").args(arguments).current_dir(self.0.path()).output().unwrap();
+        assert!(output.status.success(), "openssl: {}", text(&output.stderr));
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).display().to_string()
+    }
+
+    /// Status of /healthz as curl sees it; `None` if there is no connection that both sides trust.
+    fn curl(&self, port: u16, client: Option<&str>) -> Option<String> {
+        let mut curl = Command::new("curl");
+        curl.args([
+            "--silent",
+            "--max-time",
+            "10",
+            "--write-out",
+            "%{http_code} %{http_version}",
+            "--output",
+            "/dev/null",
+        ]);
+        curl.args(["--cacert", &self.path("ca.crt"), &format!("https://127.0.0.1:{port}/healthz")]);
+        if let Some(name) = client {
+            curl.args(["--cert", &self.path(&format!("{name}.crt")), "--key", &self.path(&format!("{name}.key"))]);
+        }
+        let output = curl.output().unwrap();
+        output.status.success().then(|| text(&output.stdout))
+    }
+}
+
+#[test]
+fn https_takes_a_new_certificate_without_a_restart_and_keeps_the_old_one_over_a_broken_file() {
+    let (old, new) = (Authority::new(), Authority::new());
+    old.sign("server");
+    new.sign("server");
+    let folder = tempfile::tempdir().unwrap();
+    let put = |authority: &Authority| {
+        for (from, to) in [("server.crt", "tls.crt"), ("server.key", "tls.key")] {
+            std::fs::copy(authority.path(from), folder.path().join(to)).unwrap();
+        }
+    };
+    put(&old);
+    let companion = Companion::start("", &["--metrics-cert-dir", &folder.path().display().to_string()]).unwrap();
+    assert_eq!(old.curl(companion.port, None).as_deref(), Some("200 2"), "HTTP/2 by ALPN");
+    assert_eq!(new.curl(companion.port, None), None);
+    std::fs::write(folder.path().join("tls.crt"), "half a fi").unwrap();
+    assert!(poll(SOON, || companion.log().contains("the ones before are kept").then_some(())).is_some());
+    assert_eq!(old.curl(companion.port, None).as_deref(), Some("200 2"));
+    put(&new);
+    assert!(poll(SOON, || new.curl(companion.port, None)).is_some(), "{}", companion.log());
+    assert_eq!(old.curl(companion.port, None), None);
+}
+
+#[test]
+fn with_a_client_authority_only_its_clients_get_in() {
+    let (ours, foreign) = (Authority::new(), Authority::new());
+    ours.sign("server");
+    ours.sign("prometheus");
+    foreign.sign("stranger");
+    let tls = format!(
+        "tls: {{certificate: {}, key: {}, client_ca: {}}}\n",
+        ours.path("server.crt"),
+        ours.path("server.key"),
+        ours.path("ca.crt")
+    );
+    let companion = Companion::start(&tls, &[]).unwrap();
+    assert!(ours.curl(companion.port, Some("prometheus")).is_some());
+    assert_eq!(ours.curl(companion.port, None), None);
+    for end in ["crt", "key"] {
+        std::fs::copy(foreign.path(&format!("stranger.{end}")), ours.path(&format!("stranger.{end}"))).unwrap();
+    }
+    assert_eq!(ours.curl(companion.port, Some("stranger")), None);
+}

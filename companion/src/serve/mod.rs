@@ -6,6 +6,7 @@
 mod health;
 mod listener;
 mod router;
+mod tls;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -41,8 +42,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         parts: parts(&config, &parts_stop)?.into(),
         readiness: readiness.clone(),
     };
+    let certificates = config.tls.clone().map(|tls| tls::watch(tls, parts_stop.clone())).transpose()?;
     let accepting = CancellationToken::new();
-    let server = tokio::spawn(listener::serve(listener, router::router(pages), accepting.clone(), listen.drain));
+    let router = router::router(pages);
+    let server = tokio::spawn(listener::serve(listener, certificates, router, accepting.clone(), listen.drain));
     readiness.set(true);
     tracing::info!(%address, tls = config.tls.is_some(), "serving");
     if let Some(path) = &listen.address_file {
