@@ -186,7 +186,7 @@ impl Kube {
         Ok(token.context("a token in the answer")?.to_owned())
     }
 
-    /// Allows a service account what `rules` say, in the whole cluster.
+    /// Allows a service account what `rules` say, in the whole cluster, and waits until the first of them counts.
     ///
     /// # Errors
     /// If the server refuses.
@@ -204,7 +204,24 @@ impl Kube {
                 "subjects": [{ "kind": "ServiceAccount", "namespace": namespace, "name": account }],
             }),
         )?;
-        Ok(())
+        let mut question =
+            serde_json::json!({ "spec": { "user": format!("system:serviceaccount:{namespace}:{account}") } });
+        let first = |key: &str| rules.pointer(&format!("/0/{key}/0")).cloned();
+        match first("nonResourceURLs") {
+            Some(path) => {
+                question["spec"]["nonResourceAttributes"] = serde_json::json!({ "path": path, "verb": first("verbs") })
+            }
+            None => {
+                question["spec"]["resourceAttributes"] = serde_json::json!({
+                    "group": first("apiGroups"), "resource": first("resources"), "verb": first("verbs"), "namespace": namespace,
+                });
+            }
+        }
+        let counts = poll(START, || {
+            let answer = self.create("/apis/authorization.k8s.io/v1/subjectaccessreviews", &question).ok()?;
+            (answer.pointer("/status/allowed")? == true).then_some(())
+        });
+        counts.with_context(|| format!("{role} does not count"))
     }
 
     /// The folder with keys and logs.
@@ -234,8 +251,11 @@ fn start_store(programs: &Path, folder: &Path, port: u16) -> Result<Process> {
     Ok(store)
 }
 
-/// The key that service accounts' tokens are signed with.
-fn make_key(path: &Path) -> Result<()> {
+/// A new key such as service accounts' tokens are signed with.
+///
+/// # Errors
+/// If openssl is not there.
+pub fn make_key(path: &Path) -> Result<()> {
     let made = Command::new("openssl")
         .args(["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out"])
         .arg(path)

@@ -4,10 +4,13 @@
 //! it: 401 for no or a bad token, 403 with the user's name, 503 if nobody can tell. It never logs a token.
 
 mod bearer;
+mod cache;
+pub(crate) mod kubernetes;
 mod token_file;
 
 use std::sync::Arc;
 
+use anyhow::Context;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
@@ -15,11 +18,14 @@ use axum::response::{IntoResponse, Response};
 use tokio_util::sync::CancellationToken;
 
 use crate::config;
+use kubernetes::Kubernetes;
 use token_file::TokenFile;
 
 /// One way to decide.
 #[derive(Debug)]
 pub(crate) enum Auth {
+    /// Those that Kubernetes allows.
+    Kubernetes(Box<Kubernetes>),
     /// Everybody may.
     None,
     /// Those with a token of the file.
@@ -44,26 +50,32 @@ impl Auth {
     /// As configured; a mode that reads files or asks a server starts doing so.
     pub(crate) async fn start(config: &config::Auth, shutdown: CancellationToken) -> anyhow::Result<Self> {
         Ok(match config {
-            config::Auth::Kubernetes { .. } => anyhow::bail!("auth.mode: kubernetes is not in this build"),
+            config::Auth::Kubernetes { kubeconfig, audiences, times } => {
+                let client = kubernetes::client(kubeconfig.as_deref()).await.context("auth.mode: kubernetes")?;
+                Self::Kubernetes(Box::new(Kubernetes::new(client, audiences.clone(), *times)))
+            }
             config::Auth::None => Self::None,
             config::Auth::TokenFile(path) => Self::TokenFile(TokenFile::start(path.clone(), shutdown).await?),
         })
     }
 
-    async fn check(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+    async fn check(&self, headers: &HeaderMap, verb: &str, path: &str) -> Result<(), Refusal> {
+        if let Self::None = self {
+            return Ok(());
+        }
+        let token = bearer::token(headers).ok_or(Refusal::Unauthenticated)?;
         match self {
-            Self::None => Ok(()),
-            Self::TokenFile(tokens) => {
-                let token = bearer::token(headers).ok_or(Refusal::Unauthenticated)?;
-                if tokens.holds(token) { Ok(()) } else { Err(Refusal::Unauthenticated) }
-            }
+            Self::Kubernetes(kubernetes) => kubernetes.check(token, verb, path).await,
+            Self::TokenFile(tokens) if !tokens.holds(token) => Err(Refusal::Unauthenticated),
+            Self::None | Self::TokenFile(_) => Ok(()),
         }
     }
 }
 
 /// In front of every page that is not for everybody.
 pub(crate) async fn guard(State(auth): State<Arc<Auth>>, request: Request, next: Next) -> Response {
-    match auth.check(request.headers()).await {
+    let verb = request.method().as_str().to_ascii_lowercase();
+    match auth.check(request.headers(), &verb, request.uri().path()).await {
         Ok(()) => next.run(request).await,
         Err(refusal) => {
             tracing::debug!(?refusal, path = request.uri().path(), "refused");

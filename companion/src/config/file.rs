@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::value::{duration, only, path, word};
-use super::{AdminAddress, AuthMode, EnvoyAdmin, LogFormat, Tls};
+use super::{AdminAddress, AuthMode, CacheTimes, EnvoyAdmin, LogFormat, Tls};
 use crate::yaml::{ConfigError, Document, Tree};
 
 /// What the file says.
@@ -21,6 +21,7 @@ pub(super) struct File {
     pub(super) token_file: Option<PathBuf>,
     pub(super) kubeconfig: Option<PathBuf>,
     pub(super) audiences: Vec<String>,
+    pub(super) cache: CacheTimes,
     pub(super) is_open_forced: Option<bool>,
     pub(super) envoy: Vec<EnvoyAdmin>,
     pub(super) is_pprof_on: Option<bool>,
@@ -69,7 +70,7 @@ impl File {
 
     fn auth(&mut self, root: &Tree<'_>) -> Result<(), ConfigError> {
         let Some(auth) = root.get("auth") else { return Ok(()) };
-        only(&auth, &["mode", "token_file", "kubeconfig", "audiences", "insecure_no_auth"])?;
+        only(&auth, &["mode", "token_file", "kubeconfig", "audiences", "cache", "insecure_no_auth"])?;
         self.auth_mode = auth.get("mode").map(|mode| word(&mode)).transpose()?;
         self.token_file = auth.get("token_file").map(|file| path(&file)).transpose()?;
         self.kubeconfig = auth.get("kubeconfig").map(|file| path(&file)).transpose()?;
@@ -77,6 +78,9 @@ impl File {
         if let Some(list) = auth.get("audiences") {
             let texts = list.list()?;
             self.audiences = texts.iter().map(|text| text.text().map(str::to_owned)).collect::<Result<_, _>>()?;
+        }
+        if let Some(cache) = auth.get("cache") {
+            self.cache = cache_times(&cache)?;
         }
         if self.auth_mode == Some(AuthMode::TokenFile) {
             auth.required("token_file", "the path of a file with tokens")?;
@@ -97,6 +101,22 @@ impl File {
         }
         Ok(())
     }
+}
+
+fn cache_times(cache: &Tree<'_>) -> Result<CacheTimes, ConfigError> {
+    only(cache, &["token", "bad_token", "allow", "deny"])?;
+    let mut times = CacheTimes::default();
+    for (key, time) in [
+        ("token", &mut times.token),
+        ("bad_token", &mut times.bad_token),
+        ("allow", &mut times.allow),
+        ("deny", &mut times.deny),
+    ] {
+        if let Some(value) = cache.get(key) {
+            *time = duration(&value, Duration::ZERO, MAX_CACHE)?;
+        }
+    }
+    Ok(times)
 }
 
 fn tls_files(tls: &Tree<'_>) -> Result<Tls, ConfigError> {
@@ -138,5 +158,7 @@ const SECTIONS: &[&str] = &["listen", "tls", "auth", "envoy", "pprof", "logging"
 pub(super) const ADMIN: &str = "an address such as http://127.0.0.1:9901 or unix:///run/envoy/admin.sock";
 const MIN_INTERVAL: Duration = Duration::from_millis(50);
 const MAX_INTERVAL: Duration = Duration::from_secs(300);
+/// A right that was taken away must not live on for long.
+const MAX_CACHE: Duration = Duration::from_secs(3600);
 /// Longer than any pod's grace period.
 const MAX_STOP: Duration = Duration::from_secs(3600);

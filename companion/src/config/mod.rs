@@ -65,11 +65,38 @@ pub enum Auth {
         kubeconfig: Option<PathBuf>,
         /// Audiences a token must be for; empty: the API server's own.
         audiences: Vec<String>,
+        /// How long answers are kept.
+        times: CacheTimes,
     },
     /// Anybody who can reach the port.
     None,
     /// Whoever shows a token of this file.
     TokenFile(PathBuf),
+}
+
+/// How long the Kubernetes API's answers are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheTimes {
+    /// Whose token it is.
+    pub token: Duration,
+    /// That it is nobody's.
+    pub bad_token: Duration,
+    /// That a user may.
+    pub allow: Duration,
+    /// That a user may not.
+    pub deny: Duration,
+}
+
+impl Default for CacheTimes {
+    /// EPP's; bad tokens are kept shorter, so that an account just made is not kept out for long.
+    fn default() -> Self {
+        Self {
+            token: Duration::from_secs(60),
+            bad_token: Duration::from_secs(10),
+            allow: Duration::from_secs(300),
+            deny: Duration::from_secs(30),
+        }
+    }
 }
 
 /// One Envoy.
@@ -133,7 +160,9 @@ impl Config {
     fn build(args: &ServeArgs, text: &str, in_cluster: bool) -> Result<Self, String> {
         let file = file::File::parse(text).map_err(|error| error.to_string())?;
         let auth = auth(args, &file, in_cluster)?;
-        let listen = listen(args, &file, &auth)?;
+        let tls = args.tls()?.or_else(|| file.tls.clone());
+        let asks_for_certificates = tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+        let listen = listen(args, &file, auth == Auth::None && !asks_for_certificates)?;
         let mut envoy = file.envoy;
         for url in &args.envoy {
             let at = AdminAddress::parse(url).ok_or_else(|| format!("--envoy {url}: expected {}", file::ADMIN))?;
@@ -146,7 +175,7 @@ impl Config {
         }
         Ok(Self {
             listen,
-            tls: args.tls()?.or(file.tls),
+            tls,
             auth,
             envoy,
             is_pprof_on: args.enable_pprof.or(file.is_pprof_on).unwrap_or(true),
@@ -207,6 +236,7 @@ fn auth(args: &ServeArgs, file: &file::File, in_cluster: bool) -> Result<Auth, S
         AuthMode::Kubernetes => Auth::Kubernetes {
             kubeconfig: args.kubeconfig.clone().or_else(|| file.kubeconfig.clone()),
             audiences: file.audiences.clone(),
+            times: file.cache,
         },
         AuthMode::None => Auth::None,
         AuthMode::TokenFile => Auth::TokenFile(
@@ -215,9 +245,9 @@ fn auth(args: &ServeArgs, file: &file::File, in_cluster: bool) -> Result<Auth, S
     })
 }
 
-/// Without auth the pages stay on this machine, unless forced: model names and queue lengths are nobody else's.
-fn listen(args: &ServeArgs, file: &file::File, auth: &Auth) -> Result<Listen, String> {
-    let is_open = *auth == Auth::None && !(args.insecure_no_auth || file.is_open_forced.unwrap_or(false));
+/// Pages that are for everybody stay on this machine, unless forced: model names and queue lengths are nobody else's.
+fn listen(args: &ServeArgs, file: &file::File, is_for_all: bool) -> Result<Listen, String> {
+    let is_open = is_for_all && !(args.insecure_no_auth || file.is_open_forced.unwrap_or(false));
     let host = if is_open { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
     let mut address = args.listen.or(file.address).unwrap_or_else(|| SocketAddr::new(host, DEFAULT_PORT));
     if let Some(port) = args.metrics_port {

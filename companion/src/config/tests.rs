@@ -19,7 +19,7 @@ fn without_file_and_flags_the_pages_stay_on_this_machine() {
 #[test]
 fn in_a_pod_the_default_is_kubernetes_on_all_interfaces() {
     let config = Config::build(&ServeArgs::default(), "", true).unwrap();
-    assert_eq!(config.auth, Auth::Kubernetes { kubeconfig: None, audiences: Vec::new() });
+    assert_eq!(config.auth, Auth::Kubernetes { kubeconfig: None, audiences: Vec::new(), times: CacheTimes::default() });
     assert_eq!(config.listen.address.to_string(), "0.0.0.0:9090");
 }
 
@@ -31,6 +31,25 @@ fn no_auth_on_an_open_address_is_refused_unless_forced() {
     assert_eq!(build(forced, text).unwrap().listen.address.to_string(), "0.0.0.0:9090");
     let forced = "auth: {mode: none, insecure_no_auth: true}\n";
     assert_eq!(build(ServeArgs::default(), forced).unwrap().listen.address.to_string(), "0.0.0.0:9090");
+}
+
+#[test]
+fn client_certificates_are_auth_enough_for_an_open_address() {
+    let text = "listen: {address: '0.0.0.0:9090'}\ntls: {certificate: /c, key: /k, client_ca: /a}\n";
+    assert_eq!(build(ServeArgs::default(), text).unwrap().auth, Auth::None);
+    assert!(problem(&text.replace(", client_ca: /a", "")).contains("--insecure-no-auth"));
+}
+
+#[test]
+fn answers_of_kubernetes_are_kept_as_long_as_epp_keeps_them_unless_told() {
+    let times = |text: &str| match build(ServeArgs::default(), text).unwrap().auth {
+        Auth::Kubernetes { times, .. } => {
+            [times.token, times.bad_token, times.allow, times.deny].map(|time| time.as_secs())
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(times("auth: {mode: kubernetes}\n"), [60, 10, 300, 30]);
+    assert_eq!(times("auth: {mode: kubernetes, cache: {token: 1s, allow: 2s, deny: 0s}}\n"), [1, 10, 2, 0]);
 }
 
 #[test]
