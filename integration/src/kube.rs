@@ -204,19 +204,16 @@ impl Kube {
                 "subjects": [{ "kind": "ServiceAccount", "namespace": namespace, "name": account }],
             }),
         )?;
-        let mut question =
-            serde_json::json!({ "spec": { "user": format!("system:serviceaccount:{namespace}:{account}") } });
+        let user = format!("system:serviceaccount:{namespace}:{account}");
         let first = |key: &str| rules.pointer(&format!("/0/{key}/0")).cloned();
-        match first("nonResourceURLs") {
-            Some(path) => {
-                question["spec"]["nonResourceAttributes"] = serde_json::json!({ "path": path, "verb": first("verbs") })
-            }
-            None => {
-                question["spec"]["resourceAttributes"] = serde_json::json!({
-                    "group": first("apiGroups"), "resource": first("resources"), "verb": first("verbs"), "namespace": namespace,
-                });
-            }
-        }
+        let question = match first("nonResourceURLs") {
+            Some(path) => serde_json::json!({ "spec": {
+                "user": user, "nonResourceAttributes": { "path": path, "verb": first("verbs") },
+            } }),
+            None => serde_json::json!({ "spec": { "user": user, "resourceAttributes": {
+                "group": first("apiGroups"), "resource": first("resources"), "verb": first("verbs"), "namespace": namespace,
+            } } }),
+        };
         let counts = poll(START, || {
             let answer = self.create("/apis/authorization.k8s.io/v1/subjectaccessreviews", &question).ok()?;
             (answer.pointer("/status/allowed")? == true).then_some(())
