@@ -1,5 +1,8 @@
 //! `tallyd serve` as a process: start, pages, configuration, stop.
 
+// Helpers of a test may stop it too; clippy only knows the functions marked as tests.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
