@@ -3,6 +3,7 @@
 mod auth;
 pub mod collect;
 pub mod config;
+mod envoy;
 pub mod flow;
 pub mod lora;
 mod metrics;

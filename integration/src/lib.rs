@@ -4,6 +4,7 @@
 //! came back, metrics pages as samples. Never: computes an expected value out of Tally's own code.
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod client;
 pub mod companion;
 pub mod corpus;

@@ -8,8 +8,10 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
+use tally_integration::admin::{Admin, Says};
 use tally_integration::client::Request;
 use tally_integration::companion::Companion;
+use tally_integration::expect::{exact, missing, within};
 use tally_integration::tools::{self, poll};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -134,6 +136,99 @@ fn a_peer_that_never_finishes_does_not_hold_up_the_stop_beyond_the_deadline() {
     let mut rest = Vec::new();
     // Cut or closed: either way the peer hears of it.
     let _ = peer.read_to_end(&mut rest);
+}
+
+/// Two families as an Envoy with the filter writes them; the filter's counters in Envoy's order, without HELP.
+fn stats(requests: u64, running: u64) -> String {
+    let labels = "model_name=\"m\",target_model_name=\"t\"";
+    let mut page = "# TYPE inference_objective_request_total counter\n".to_owned();
+    page.push_str(&format!("inference_objective_request_total{{{labels}}} {requests}\n"));
+    page.push_str(&format!("# TYPE inference_objective_running_requests gauge\ninference_objective_running_requests{{model_name=\"m\"}} {running}\n"));
+    page.push_str("# TYPE inference_objective_normalized_time_per_output_token_seconds_bucket counter\n");
+    for le in ["+Inf", "0.001", "0.002", "0.005", "0.01", "0.02", "0.05", "0.1", "0.2", "0.5", "1", "10", "2", "5"] {
+        let count = if ["0.001", "0.002"].contains(&le) { 0 } else { requests };
+        page.push_str(&format!(
+            "inference_objective_normalized_time_per_output_token_seconds_bucket{{{labels},le=\"{le}\"}} {count}\n"
+        ));
+    }
+    for part in ["count", "sum"] {
+        let name = format!("inference_objective_normalized_time_per_output_token_seconds_{part}");
+        page.push_str(&format!("# TYPE {name} counter\n{name}{{{labels}}} {requests}\n"));
+    }
+    page
+}
+
+const REQUESTS: &str = "inference_objective_request_total";
+
+#[test]
+fn the_families_of_two_envoys_are_one_on_the_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("admin.sock");
+    let (first, port) = Admin::tcp(Says::Page(stats(10, 3))).unwrap();
+    let _second = Admin::unix(&socket, Says::Page(stats(5, 1))).unwrap();
+    let config = format!(
+        "envoy:\n- {{url: 'http://127.0.0.1:{port}', interval: 100ms, name: one}}\n- {{unix: {}, interval: 100ms}}\n",
+        socket.display()
+    );
+    let companion = Companion::start(&config, &[]).unwrap();
+    within(
+        SOON,
+        || companion.page(),
+        &[
+            exact(REQUESTS, &[("model_name", "m"), ("target_model_name", "t")], 15.0),
+            exact("inference_objective_running_requests", &[("model_name", "m")], 4.0),
+            exact("inference_objective_normalized_time_per_output_token_seconds_bucket", &[("le", "0.002")], 0.0),
+            exact("inference_objective_normalized_time_per_output_token_seconds_bucket", &[("le", "0.005")], 15.0),
+            exact("inference_objective_normalized_time_per_output_token_seconds_sum", &[], 15.0),
+            exact("tally_envoy_up", &[], 2.0),
+        ],
+    )
+    .unwrap();
+    let page = companion.page().unwrap();
+    assert_eq!(page.types["inference_objective_normalized_time_per_output_token_seconds"], "histogram");
+    assert_eq!(page.types[REQUESTS], "counter");
+    assert!(
+        first.asked().iter().all(|line| line == "GET /stats/prometheus?filter=%5Ewasmcustom%5C. HTTP/1.1"),
+        "{:?}",
+        first.asked()
+    );
+}
+
+#[test]
+fn an_envoy_that_fails_costs_neither_the_last_good_counts_nor_a_slow_page() {
+    let (admin, port) = Admin::tcp(Says::Page(stats(10, 3))).unwrap();
+    let config = format!("envoy: [{{url: 'http://127.0.0.1:{port}', interval: 100ms, timeout: 2s}}]\n");
+    let companion = Companion::start(&config, &[]).unwrap();
+    let up = |value| [exact("tally_envoy_up", &[], value), exact(REQUESTS, &[], 10.0)];
+    within(SOON, || companion.page(), &up(1.0)).unwrap();
+    for says in [Says::Nothing, Says::Status(503), Says::Half(stats(20, 3))] {
+        admin.say(says);
+        within(SOON, || companion.page(), &up(0.0)).unwrap();
+        let began = std::time::Instant::now();
+        let page = companion.page().unwrap();
+        assert!(began.elapsed() < Duration::from_secs(1), "the page waited for a peer");
+        assert!(page.sum("tally_envoy_age_seconds", &[]).is_some());
+        admin.say(Says::Page(stats(10, 3)));
+        within(SOON, || companion.page(), &up(1.0)).unwrap();
+    }
+    admin.say(Says::Page(String::new()));
+    let running = "inference_objective_running_requests";
+    within(SOON, || companion.page(), &[missing(running, &[]), exact(REQUESTS, &[], 10.0)]).unwrap();
+    admin.say(Says::Page(stats(4, 1)));
+    within(SOON, || companion.page(), &[exact(running, &[], 1.0), exact(REQUESTS, &[], 14.0)]).unwrap();
+}
+
+#[test]
+fn an_envoy_that_was_never_there_is_down_and_the_page_is_whole() {
+    let port = tools::free_port().unwrap();
+    let companion = Companion::start(&format!("envoy: [{{url: '127.0.0.1:{port}', interval: 100ms}}]\n"), &[]).unwrap();
+    within(
+        SOON,
+        || companion.page(),
+        &[exact("tally_envoy_up", &[], 0.0), exact("inference_extension_info", &[], 1.0)],
+    )
+    .unwrap();
+    assert!(poll(SOON, || companion.log().contains("cannot read Envoy's stats").then_some(())).is_some());
 }
 
 /// A certificate authority and what it signed, made by openssl.

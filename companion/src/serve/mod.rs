@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::Auth;
 use crate::collect::Collect;
 use crate::config::Config;
+use crate::envoy::Envoys;
 use crate::metrics;
 use health::Readiness;
 use router::Pages;
@@ -39,7 +40,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let readiness = Arc::new(Readiness::default());
     let pages = Pages {
         auth: Arc::new(Auth::start(&config.auth, parts_stop.clone()).await?),
-        parts: parts(&config, &parts_stop)?.into(),
+        parts: parts(&config, &parts_stop).into(),
         readiness: readiness.clone(),
     };
     let certificates = config.tls.clone().map(|tls| tls::watch(tls, parts_stop.clone())).transpose()?;
@@ -60,8 +61,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
 }
 
 /// Whatever has families on the page, started. Pools and flow control come in here.
-fn parts(_config: &Config, _stop: &CancellationToken) -> anyhow::Result<Vec<Arc<dyn Collect>>> {
-    Ok(vec![Arc::new(metrics::Info)])
+fn parts(config: &Config, stop: &CancellationToken) -> Vec<Arc<dyn Collect>> {
+    vec![Arc::new(Envoys::start(&config.envoy, stop)), Arc::new(metrics::Info)]
 }
 
 /// Whole or not at all: a reader never sees half an address.
