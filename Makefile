@@ -6,7 +6,8 @@ MAKEFLAGS += --no-print-directory
 STEP := scripts/step.sh
 FILTER_SOURCES := $(shell find src core/src -name '*.rs') Cargo.toml Cargo.lock core/Cargo.toml scripts/build-wasm.sh
 
-.PHONY: help setup setup-build setup-demo build tallyd demo test lint fmt deny test-native test-wasm integration test-vllm docs bench clean
+# Every target but the files in dist/.
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*/\1/p' $(lastword $(MAKEFILE_LIST)))
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -19,6 +20,9 @@ setup-build:
 
 setup-demo:
 	@scripts/setup.sh demo
+
+setup-kube: ## build kube-apiserver and etcd for the tests that need a real Kubernetes API (once; ten minutes of CPU, needs Go)
+	@echo "kube-apiserver and etcd: $$(scripts/kube.sh build)"
 
 build: setup-build dist/tally.wasm ## leave dist/tally.wasm and dist/tallyd, both optimised
 	@$(STEP) "build tallyd" cargo build --release --package tallyd --bin tallyd

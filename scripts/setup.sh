@@ -59,7 +59,11 @@ if [ "$level" = test ]; then
     need prometheus prometheus
     need promtool prometheus
     need node nodejs
+    need curl curl
+    need openssl openssl
     wasm_bindgen_runner
+    "$ROOT/scripts/kube.sh" >/dev/null 2>&1 && say "kube-apiserver and etcd found" \
+        || say "no kube-apiserver and etcd: tests against a real Kubernetes API say that they did not run (make setup-kube)"
     have cargo-deny && say "cargo-deny found" || say "no cargo-deny: licences are not checked here (cargo install cargo-deny)"
 fi
 echo "setup: done"

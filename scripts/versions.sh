@@ -16,3 +16,8 @@ VLLM_VERSION=0.32.0
 # Debian's Rust with std in source, for machines where rustup cannot add the wasm target.
 DEBIAN_WASM_LINKER=wasm-ld-22
 DEBIAN_WASM_PACKAGES="rustc-web cargo-web rust-web-src lld-22"
+
+# The real Kubernetes API of the tests that need one (`make setup-kube`): built from Go modules, no cluster.
+# k8s.io/kubernetes names its own parts by folder; as modules they have the same number with v0 in front.
+KUBE_VERSION=1.34.4
+ETCD_VERSION=3.6.8

@@ -2,14 +2,17 @@
 //!
 //! One page: read the command line, start the runtime, run the chosen command until a signal.
 
-use anyhow::Result;
+use std::path::PathBuf;
+
+use anyhow::{Result, anyhow};
 use clap::{Parser, Subcommand};
+use tallyd::config::{Config, LogFormat, Logging, ServeArgs};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 #[derive(Parser)]
-#[command(name = "tallyd", about = "Tally's companion")]
+#[command(name = "tallyd", about = "Tally's companion", version)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -17,15 +20,48 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Look at a configuration without using it.
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Keep a model server's LoRA adapters as a ConfigMap says.
     LoraSyncer(tallyd::lora::Args),
+    /// Serve the metrics page, profiles and health on one port.
+    Serve(Box<ServeArgs>),
 }
 
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Say whether `tallyd serve --config FILE` would take it, and if not, where it is wrong.
+    Check {
+        /// The YAML file.
+        file: PathBuf,
+    },
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().command {
+        Command::Config(ConfigCommand::Check { file }) => {
+            let args = ServeArgs { config: Some(file), ..ServeArgs::default() };
+            let config = Config::load(&args).map_err(|problem| anyhow!(problem))?;
+            println!("ok: {}", config.summary());
+            Ok(())
+        }
+        Command::LoraSyncer(args) => {
+            let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned());
+            log(&Logging { format: LogFormat::Text, filter });
+            run(|shutdown| tallyd::lora::run(args, shutdown))
+        }
+        Command::Serve(args) => {
+            let config = Config::load(&args).map_err(|problem| anyhow!(problem))?;
+            log(&config.logging);
+            run(|shutdown| tallyd::serve::run(config, shutdown))
+        }
+    }
+}
+
+/// Runs a command until it ends or a signal ends it.
 #[tokio::main]
-async fn main() -> Result<()> {
-    let cli = Cli::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+async fn run<F: Future<Output = Result<()>>>(command: impl FnOnce(CancellationToken) -> F) -> Result<()> {
     let shutdown = CancellationToken::new();
     let (stop, mut term) = (shutdown.clone(), signal(SignalKind::terminate())?);
     tokio::spawn(async move {
@@ -35,7 +71,14 @@ async fn main() -> Result<()> {
         }
         stop.cancel();
     });
-    match cli.command {
-        Command::LoraSyncer(args) => tallyd::lora::run(args, shutdown).await,
+    command(shutdown).await
+}
+
+fn log(logging: &Logging) {
+    let filter = EnvFilter::try_new(&logging.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match logging.format {
+        LogFormat::Json => lines.json().init(),
+        LogFormat::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
     }
 }

@@ -1,5 +1,6 @@
 //! Every recorded exchange, whole and in pieces, says what an independent reader found in it.
 #![cfg(not(target_arch = "wasm32"))]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 mod common;
 

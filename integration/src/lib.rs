@@ -4,11 +4,14 @@
 //! came back, metrics pages as samples. Never: computes an expected value out of Tally's own code.
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod client;
+pub mod companion;
 pub mod corpus;
 pub mod demo;
 pub mod envoy;
 pub mod expect;
+pub mod kube;
 pub mod ledger;
 pub mod lora;
 pub mod model_server;

@@ -12,7 +12,6 @@ mod engine;
 mod reconcile;
 mod status;
 mod sync;
-mod watch;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -27,6 +26,8 @@ use client::Client;
 pub use engine::Engine;
 use status::Status;
 use sync::Syncer;
+
+use crate::watch;
 
 /// Flags, environment and defaults of the dynamic LoRA sidecar, and a few more.
 #[derive(Clone, Debug, clap::Args)]

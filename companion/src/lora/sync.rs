@@ -21,7 +21,7 @@ use super::diff::Action;
 use super::engine::{Engine, Listing, Verdict, words};
 use super::reconcile::Reconciler;
 use super::status::Status;
-use super::watch::Newest;
+use crate::watch::Newest;
 
 /// One server, kept as one file says.
 pub(super) struct Syncer {

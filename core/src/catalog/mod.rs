@@ -74,7 +74,7 @@ pub enum Source {
 }
 
 /// One metric family.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Family {
     /// Full name as scraped, without `_bucket`, `_count` or `_sum`.
     pub name: &'static str,

@@ -6,6 +6,7 @@
 use alloc::string::String;
 use core::fmt::Write;
 
+use super::read::TypeKind;
 use crate::catalog::{Family, Kind, Unit};
 use crate::histogram::Histogram;
 
@@ -59,6 +60,24 @@ impl Writer {
         FamilyWriter { page: &mut self.page, family }
     }
 
+    /// Begins a family that the catalog does not know, passed on from another page: without HELP.
+    ///
+    /// OpenMetrics wants `_total` at the end of a counter's name; one without it is `unknown` there.
+    pub fn foreign<'a>(&'a mut self, name: &str, kind: TypeKind) -> ForeignWriter<'a> {
+        let is_open = self.format == Format::OpenMetrics;
+        let (name, kind) = match (kind, name.strip_suffix("_total")) {
+            (TypeKind::Counter, Some(bare)) if is_open => (bare, "counter"),
+            (TypeKind::Counter, _) if !is_open => (name, "counter"),
+            (TypeKind::Gauge, _) => (name, "gauge"),
+            (TypeKind::Histogram, _) => (name, "histogram"),
+            (TypeKind::Summary, _) => (name, "summary"),
+            _ if is_open => (name, "unknown"),
+            _ => (name, "untyped"),
+        };
+        let _ = writeln!(self.page, "# TYPE {name} {kind}");
+        ForeignWriter { page: &mut self.page }
+    }
+
     /// The page.
     #[must_use]
     pub fn finish(mut self) -> String {
@@ -95,27 +114,62 @@ impl FamilyWriter<'_> {
         self.line("_count", labels, None, count);
     }
 
+    /// One series of a histogram that was counted elsewhere: text of `le` and cumulative count, ascending and without
+    /// `+Inf`; the sum in the family's unit.
+    pub fn buckets<'b>(
+        &mut self,
+        labels: &[(&str, &str)],
+        buckets: impl IntoIterator<Item = (&'b str, f64)>,
+        sum: f64,
+        count: f64,
+    ) {
+        for (le, value) in buckets {
+            self.line("_bucket", labels, Some(le), value);
+        }
+        self.line("_bucket", labels, Some("+Inf"), count);
+        self.line("_sum", labels, None, sum);
+        self.line("_count", labels, None, count);
+    }
+
     fn line(&mut self, suffix: &str, labels: &[(&str, &str)], le: Option<&str>, value: f64) {
         self.page.push_str(self.family.name);
         self.page.push_str(suffix);
-        let mut separator = '{';
-        for (key, text) in labels.iter().copied().chain(le.map(|le| ("le", le))) {
-            self.page.push(separator);
-            separator = ',';
-            self.page.push_str(key);
-            self.page.push_str("=\"");
-            escape(self.page, text);
-            self.page.push('"');
-        }
-        if separator == ',' {
-            self.page.push('}');
-        }
-        let _ = match value {
-            f64::INFINITY => writeln!(self.page, " +Inf"),
-            f64::NEG_INFINITY => writeln!(self.page, " -Inf"),
-            value => writeln!(self.page, " {value}"),
-        };
+        rest_of_line(self.page, labels.iter().copied().chain(le.map(|le| ("le", le))), value);
     }
+}
+
+/// A family of another page being passed on.
+#[derive(Debug)]
+pub struct ForeignWriter<'a> {
+    page: &'a mut String,
+}
+
+impl ForeignWriter<'_> {
+    /// One sample; the name has its suffix.
+    pub fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
+        self.page.push_str(name);
+        rest_of_line(self.page, labels.iter().copied(), value);
+    }
+}
+
+fn rest_of_line<'a>(page: &mut String, labels: impl Iterator<Item = (&'a str, &'a str)>, value: f64) {
+    let mut separator = '{';
+    for (key, text) in labels {
+        page.push(separator);
+        separator = ',';
+        page.push_str(key);
+        page.push_str("=\"");
+        escape(page, text);
+        page.push('"');
+    }
+    if separator == ',' {
+        page.push('}');
+    }
+    let _ = match value {
+        f64::INFINITY => writeln!(page, " +Inf"),
+        f64::NEG_INFINITY => writeln!(page, " -Inf"),
+        value => writeln!(page, " {value}"),
+    };
 }
 
 fn escape(page: &mut String, text: &str) {
@@ -164,6 +218,18 @@ mod tests {
             assert!(page.contains(&alloc::format!("{name}{line}\n")), "{line} in\n{page}");
         }
         assert!(page.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn a_foreign_counter_is_one_only_where_its_name_lets_it() {
+        let page = |format, name: &str| {
+            let mut writer = Writer::new(format);
+            writer.foreign(name, TypeKind::Counter).sample(name, &[("a", "b")], 1.0);
+            writer.finish()
+        };
+        assert_eq!(page(Format::Text, "envoy_rq"), "# TYPE envoy_rq counter\nenvoy_rq{a=\"b\"} 1\n");
+        assert_eq!(page(Format::OpenMetrics, "envoy_rq"), "# TYPE envoy_rq unknown\nenvoy_rq{a=\"b\"} 1\n# EOF\n");
+        assert_eq!(page(Format::OpenMetrics, "x_total"), "# TYPE x counter\nx_total{a=\"b\"} 1\n# EOF\n");
     }
 
     #[test]

@@ -10,10 +10,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Newest text of the file, or why it can't be read; `None` before the first look.
-pub(super) type Newest = Option<Result<String, String>>;
+pub(crate) type Newest = Option<Result<String, String>>;
 
 /// Looks at the file until told to stop; sends only when the content has changed.
-pub(super) fn watch(path: PathBuf, every: Duration, shutdown: CancellationToken) -> watch::Receiver<Newest> {
+pub(crate) fn watch(path: PathBuf, every: Duration, shutdown: CancellationToken) -> watch::Receiver<Newest> {
     let (sender, receiver) = watch::channel(None);
     tokio::spawn(async move {
         let mut ticks = tokio::time::interval(every);

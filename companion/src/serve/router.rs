@@ -1,0 +1,39 @@
+//! Which path is whose, and which are behind the guard.
+
+use std::sync::Arc;
+
+use axum::http::{StatusCode, Uri};
+use axum::middleware::from_fn_with_state;
+use axum::routing::get;
+
+use super::health::{self, Readiness};
+use crate::auth::{self, Auth};
+use crate::collect::Collect;
+use crate::metrics;
+
+/// What the pages are made of.
+pub(super) struct Pages {
+    pub(super) auth: Arc<Auth>,
+    pub(super) parts: Arc<[Arc<dyn Collect>]>,
+    pub(super) readiness: Arc<Readiness>,
+}
+
+pub(super) fn router(pages: Pages) -> axum::Router {
+    // Whatever shows anything of the traffic belongs in here.
+    let guarded = axum::Router::new()
+        .merge(metrics::router(pages.parts))
+        .route_layer(from_fn_with_state(pages.auth, auth::guard));
+    axum::Router::new()
+        .route("/healthz", get(health::healthy))
+        .route("/readyz", get(health::ready))
+        .with_state(pages.readiness)
+        .merge(guarded)
+        .fallback(nothing)
+}
+
+async fn nothing(uri: Uri) -> (StatusCode, String) {
+    (
+        StatusCode::NOT_FOUND,
+        format!("nothing at {}; there are /metrics, /debug/pprof/, /healthz and /readyz\n", uri.path()),
+    )
+}
