@@ -4,12 +4,11 @@
 //! caller's tag, and when to be called again. The service drives it by the clock, the simulator by
 //! virtual time; it never waits, locks or counts metrics itself.
 
-use std::sync::Arc;
-
 use tally_core::admission::reply::Cause;
 use tally_core::admission::{Completed, Outcome};
 
-use super::queue::{Departure, Entry, FlowId, Queue, QueuePlan, RequestId};
+use super::band::Flow;
+use super::queue::{Departure, Entry, FlowId, Full, Queue, QueuePlan, RequestId};
 use super::running::{Run, RunningRequests};
 use super::saturation::{EndpointSample, Saturation, SaturationPlan};
 
@@ -58,14 +57,23 @@ pub struct Decided<T> {
     pub outcome: Outcome,
     /// Why, unless it was let go.
     pub cause: Option<Cause>,
-    /// Its flow's id, which may be the shared flow's.
-    pub fairness_id: Arc<str>,
+    /// Its flow, which may be the shared one.
+    pub flow: FlowId,
     /// Its band's priority.
     pub priority: i32,
     /// Its bytes.
     pub bytes: u64,
     /// Time from entering to here.
     pub waited_nanos: u64,
+}
+
+/// How a request entered.
+#[derive(Clone, Copy, Debug)]
+pub struct Entered {
+    /// Its flow, which may be the shared one.
+    pub flow: FlowId,
+    /// Names it in [`Controller::leave`]; `None` if it was refused.
+    pub request: Option<RequestId>,
 }
 
 /// See the file's head. `T` is what the caller gets back with a decision.
@@ -93,8 +101,9 @@ struct Held<T> {
 const SWEEP_NANOS: u64 = 5_000_000_000;
 /// Tokens of a request before any report: a short answer to a short question.
 const FIRST_GUESS_TOKENS: u64 = 512;
-/// Requests displaced at most for one that enters: bounds the work for a large body.
-const MAX_DISPLACED: usize = 16;
+/// More tokens than a request can use; a report of more counts as this, so that one wrong number
+/// cannot hold a flow back for ever.
+const MAX_TOKENS: u64 = 1 << 24;
 
 impl<T> Controller<T> {
     /// Flow control with nothing in it.
@@ -121,6 +130,12 @@ impl<T> Controller<T> {
         self.queue.bytes()
     }
 
+    /// A flow: its names, what it has waiting.
+    #[must_use]
+    pub fn flow_info(&self, flow: FlowId) -> Option<&Flow> {
+        self.queue.flow_info(flow)
+    }
+
     /// Requests let go and not reported as ended.
     pub const fn running_requests(&self) -> u64 {
         self.running.requests()
@@ -132,41 +147,37 @@ impl<T> Controller<T> {
         self.saturation.level(running, now_nanos)
     }
 
-    /// A request enters. Decisions, perhaps its own, are appended to `out`; `None` if it is not waiting.
-    pub fn enter(&mut self, ask: &Ask<'_>, tag: T, now_nanos: u64, out: &mut Vec<Decided<T>>) -> Option<RequestId> {
-        let refuse = |tag, outcome, cause| Decided {
-            tag,
-            outcome,
-            cause: Some(cause),
-            fairness_id: ask.fairness_id.into(),
-            priority: ask.priority,
-            bytes: ask.bytes,
-            waited_nanos: 0,
-        };
-        if self.stopping {
-            out.push(refuse(tag, Outcome::RejectedOther, Cause::Stopping));
-            return None;
-        }
+    /// A request enters. Decisions, perhaps its own, are appended to `out`.
+    pub fn enter(&mut self, ask: &Ask<'_>, tag: T, now_nanos: u64, out: &mut Vec<Decided<T>>) -> Entered {
         let flow = self.queue.flow(ask.priority, ask.fairness_id, now_nanos);
+        if self.stopping {
+            out.push(self.refused(flow, ask, tag, Outcome::RejectedOther, Cause::Stopping));
+            return Entered { flow, request: None };
+        }
         if self.plan.reject_sheddable && ask.priority < 0 && self.full_for(flow, now_nanos) {
-            out.push(refuse(tag, Outcome::RejectedCapacity, Cause::Sheddable));
-            return None;
+            out.push(self.refused(flow, ask, tag, Outcome::RejectedCapacity, Cause::Sheddable));
+            return Entered { flow, request: None };
+        }
+        let full = self.queue.room(flow, ask.bytes).err();
+        // Nothing is given up unless it lets the request in.
+        if full == Some(Full::Total) && self.queue.room_by_displacing(ask.priority, ask.bytes) {
+            while self.queue.room(flow, ask.bytes).is_err() {
+                let Some(displaced) = self.queue.displace(ask.priority, now_nanos) else { break };
+                out.push(self.decided(displaced, Outcome::EvictedOther, Some(Cause::Displaced), now_nanos).0);
+            }
         }
         let (entry, tokens) = self.entry(flow, ask, now_nanos);
-        let mut held = Held { tag, reporter: ask.reporter, request: ask.request, tokens };
-        for _ in 0..=MAX_DISPLACED {
-            match self.queue.enter(flow, entry, held) {
-                Ok(id) => {
-                    self.pump(now_nanos, out);
-                    return Some(id);
-                }
-                Err((_, back)) => held = back,
+        let held = Held { tag, reporter: ask.reporter, request: ask.request, tokens };
+        match self.queue.enter(flow, entry, held) {
+            Ok(id) => {
+                self.pump(now_nanos, out);
+                Entered { flow, request: Some(id) }
             }
-            let Some(displaced) = self.queue.displace(ask.priority, now_nanos) else { break };
-            out.push(self.decided(displaced, Outcome::EvictedOther, Some(Cause::Displaced), now_nanos).0);
+            Err((_, Held { tag, .. })) => {
+                out.push(self.refused(flow, ask, tag, Outcome::RejectedCapacity, Cause::Capacity));
+                Entered { flow, request: None }
+            }
         }
-        out.push(refuse(held.tag, Outcome::RejectedCapacity, Cause::Capacity));
-        None
     }
 
     /// The caller of a waiting request left. `None` if it was decided already.
@@ -179,7 +190,7 @@ impl<T> Controller<T> {
     pub fn completed(&mut self, reporter: u64, ended: &[Completed], now_nanos: u64, out: &mut Vec<Decided<T>>) {
         for end in ended {
             let Some(run) = self.running.end(reporter, end.request, now_nanos) else { continue };
-            self.learn(&run, end.prompt_tokens.saturating_add(end.output_tokens));
+            self.learn(&run, end.prompt_tokens.saturating_add(end.output_tokens).min(MAX_TOKENS));
         }
         self.pump(now_nanos, out);
     }
@@ -197,12 +208,11 @@ impl<T> Controller<T> {
     }
 
     /// Time has passed: what is over leaves, what may go goes, idle flows are forgotten.
-    pub fn turn(&mut self, now_nanos: u64, out: &mut Vec<Decided<T>>, gone: impl FnMut(i32, &str)) {
+    pub fn turn(&mut self, now_nanos: u64, out: &mut Vec<Decided<T>>, mut gone: impl FnMut(FlowId)) {
         if now_nanos.saturating_sub(self.swept_nanos) >= SWEEP_NANOS {
             self.swept_nanos = now_nanos;
             self.running.forget_silent(now_nanos);
-            let mut gone = gone;
-            self.queue.collect(now_nanos, |_, flow| gone(flow.priority, &flow.fairness_id));
+            self.queue.collect(now_nanos, |flow, _| gone(flow));
         }
         self.pump(now_nanos, out);
     }
@@ -249,6 +259,11 @@ impl<T> Controller<T> {
             self.running.start(mark.reporter, mark.request, run);
             out.push(decided);
         }
+    }
+
+    fn refused(&self, flow: FlowId, ask: &Ask<'_>, tag: T, outcome: Outcome, cause: Cause) -> Decided<T> {
+        let priority = self.queue.flow_info(flow).map_or(ask.priority, |info| info.priority);
+        Decided { tag, outcome, cause: Some(cause), flow, priority, bytes: ask.bytes, waited_nanos: 0 }
     }
 
     fn full_for(&mut self, flow: FlowId, now_nanos: u64) -> bool {
@@ -308,7 +323,7 @@ impl<T> Controller<T> {
             tag,
             outcome,
             cause,
-            fairness_id: info.map_or_else(|| Arc::from(""), |info| info.fairness_id.clone()),
+            flow,
             priority: info.map_or(0, |info| info.priority),
             bytes: entry.bytes,
             waited_nanos: now_nanos.saturating_sub(entry.entered_nanos),
