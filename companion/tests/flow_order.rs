@@ -49,7 +49,8 @@ fn closed_plan() -> Plan {
             budget_max: 256.0,
             max_concurrency: 0.0,
         },
-        in_tokens: false,
+        cost_in_tokens: false,
+        concurrency_in_tokens: false,
         ttl_nanos: 0,
         reject_sheddable: false,
         tell_no_endpoints: false,
@@ -62,6 +63,17 @@ fn controller(max_concurrency: f64, max_requests: u64) -> Controller<u64> {
     let mut plan = Plan { queue, ttl_nanos: 500 * MS, ..closed_plan() };
     plan.saturation.max_concurrency = max_concurrency;
     Controller::new(plan)
+}
+
+/// A request enters, with its number as the tag.
+fn enter(
+    flow_control: &mut Controller<u64>,
+    ask: &Ask<'_>,
+    now: u64,
+    out: &mut Vec<Decided<u64>>,
+) -> Option<RequestId> {
+    let flow = flow_control.flow(ask, now);
+    flow_control.enter(ask, flow, ask.request, now, out)
 }
 
 #[derive(Clone, Debug)]
@@ -134,7 +146,7 @@ proptest! {
                         fairness_id: &fairness_id, priority, bytes, patience_nanos: patience_millis * MS,
                         first_token_nanos: 0, reporter: 1, request: entered,
                     };
-                    if let Some(id) = flow_control.enter(&ask, entered, now, &mut out).request {
+                    if let Some(id) = enter(&mut flow_control, &ask, now, &mut out) {
                         books.waiting.insert(entered, id);
                     }
                 }
@@ -352,7 +364,7 @@ fn a_full_queue_gives_up_a_sheddable_request_for_one_of_higher_priority_and_no_o
         request,
     };
     for (priority, request) in [(-1, 1), (-1, 2), (0, 3), (-1, 4), (5, 5), (6, 6)] {
-        flow_control.enter(&ask(priority, request), request, 0, &mut out);
+        enter(&mut flow_control, &ask(priority, request), 0, &mut out);
     }
     let outcomes: Vec<_> = out.iter().map(|decision| (decision.tag, decision.outcome)).collect();
     assert_eq!(
@@ -384,7 +396,7 @@ fn nothing_is_given_up_for_a_request_that_cannot_enter_anyway() {
         request,
     };
     for (priority, request, bytes) in [(-1, 1, 30), (-1, 2, 30), (0, 3, 30), (0, 4, 1), (5, 5, 71), (5, 6, 70)] {
-        flow_control.enter(&ask(priority, request, bytes), request, 0, &mut out);
+        enter(&mut flow_control, &ask(priority, request, bytes), 0, &mut out);
     }
     let outcomes: Vec<_> = out.iter().map(|decision| (decision.tag, decision.outcome)).collect();
     assert_eq!(
@@ -402,7 +414,7 @@ fn nothing_is_given_up_for_a_request_that_cannot_enter_anyway() {
 #[test]
 fn a_report_of_absurd_tokens_does_not_hold_its_flow_back_for_ever() {
     let weighted = band(Fairness::Weighted, Ordering::Fcfs);
-    let mut plan = Plan { queue: queue_plan(weighted), in_tokens: true, ..closed_plan() };
+    let mut plan = Plan { queue: queue_plan(weighted), cost_in_tokens: true, ..closed_plan() };
     plan.saturation.max_concurrency = 1.0;
     let mut flow_control = Controller::new(plan);
     let mut out = Vec::new();
@@ -415,10 +427,10 @@ fn a_report_of_absurd_tokens_does_not_hold_its_flow_back_for_ever() {
         reporter: 1,
         request,
     };
-    flow_control.enter(&ask(1), 1, 0, &mut out);
+    enter(&mut flow_control, &ask(1), 0, &mut out);
     let end = Completed { request: 1, prompt_tokens: u64::MAX, output_tokens: u64::MAX };
     flow_control.completed(1, &[end], 0, &mut out);
-    let flow = flow_control.enter(&ask(2), 2, 0, &mut out).flow;
+    let flow = flow_control.flow(&ask(2), 0);
     assert_eq!(flow_control.flow_info(flow).unwrap().usual_tokens, 1 << 24);
 }
 
@@ -466,7 +478,8 @@ fn a_lower_band_stops_at_its_ceiling_while_a_higher_one_goes_on() {
                 budget_max: 256.0,
                 max_concurrency: 1.0,
             },
-            in_tokens: false,
+            cost_in_tokens: false,
+            concurrency_in_tokens: false,
             ttl_nanos: 0,
             reject_sheddable: false,
             tell_no_endpoints: false,
@@ -483,9 +496,9 @@ fn a_lower_band_stops_at_its_ceiling_while_a_higher_one_goes_on() {
         request,
     };
     flow_control.observe(&[EndpointSample { waiting: 3.0, kv_usage: 0.0, sampled_nanos: Some(0) }], 0, &mut out);
-    flow_control.enter(&ask(-1, 1), 1, 0, &mut out);
+    enter(&mut flow_control, &ask(-1, 1), 0, &mut out);
     assert!(out.is_empty());
-    flow_control.enter(&ask(0, 2), 2, 0, &mut out);
+    enter(&mut flow_control, &ask(0, 2), 0, &mut out);
     assert_eq!(out.iter().map(|decision| decision.tag).collect::<Vec<_>>(), [2]);
     flow_control.observe(&[EndpointSample { waiting: 2.0, kv_usage: 0.0, sampled_nanos: Some(0) }], 0, &mut out);
     assert_eq!(out.iter().map(|decision| decision.tag).collect::<Vec<_>>(), [2, 1]);

@@ -19,8 +19,10 @@ pub struct Plan {
     pub queue: QueuePlan,
     /// What counts as full.
     pub saturation: SaturationPlan,
-    /// Weighted fairness and concurrency count tokens, not requests.
-    pub in_tokens: bool,
+    /// Weighted fairness counts tokens, not requests.
+    pub cost_in_tokens: bool,
+    /// The concurrency detector counts tokens, not requests.
+    pub concurrency_in_tokens: bool,
     /// Time in the queue of a request whose caller names none, and the most one may name; 0 is no end.
     pub ttl_nanos: u64,
     /// Requests below priority 0 are refused while the pool is full, instead of queued.
@@ -65,15 +67,6 @@ pub struct Decided<T> {
     pub bytes: u64,
     /// Time from entering to here.
     pub waited_nanos: u64,
-}
-
-/// How a request entered.
-#[derive(Clone, Copy, Debug)]
-pub struct Entered {
-    /// Its flow, which may be the shared one.
-    pub flow: FlowId,
-    /// Names it in [`Controller::leave`]; `None` if it was refused.
-    pub request: Option<RequestId>,
 }
 
 /// See the file's head. `T` is what the caller gets back with a decision.
@@ -147,16 +140,34 @@ impl<T> Controller<T> {
         self.saturation.level(running, now_nanos)
     }
 
-    /// A request enters. Decisions, perhaps its own, are appended to `out`.
-    pub fn enter(&mut self, ask: &Ask<'_>, tag: T, now_nanos: u64, out: &mut Vec<Decided<T>>) -> Entered {
-        let flow = self.queue.flow(ask.priority, ask.fairness_id, now_nanos);
+    /// The flow that a request belongs to, made if need be.
+    pub fn flow(&mut self, ask: &Ask<'_>, now_nanos: u64) -> FlowId {
+        self.queue.flow(ask.priority, ask.fairness_id, now_nanos)
+    }
+
+    /// Whether this request still waits.
+    #[must_use]
+    pub fn holds(&self, id: RequestId) -> bool {
+        self.queue.holds(id)
+    }
+
+    /// A request of this flow enters. Decisions, perhaps its own, are appended to `out`.
+    /// What it returns names it in [`Self::leave`]; `None` if it was refused.
+    pub fn enter(
+        &mut self,
+        ask: &Ask<'_>,
+        flow: FlowId,
+        tag: T,
+        now_nanos: u64,
+        out: &mut Vec<Decided<T>>,
+    ) -> Option<RequestId> {
         if self.stopping {
             out.push(self.refused(flow, ask, tag, Outcome::RejectedOther, Cause::Stopping));
-            return Entered { flow, request: None };
+            return None;
         }
         if self.plan.reject_sheddable && ask.priority < 0 && self.full_for(flow, now_nanos) {
             out.push(self.refused(flow, ask, tag, Outcome::RejectedCapacity, Cause::Sheddable));
-            return Entered { flow, request: None };
+            return None;
         }
         let full = self.queue.room(flow, ask.bytes).err();
         // Nothing is given up unless it lets the request in.
@@ -171,11 +182,11 @@ impl<T> Controller<T> {
         match self.queue.enter(flow, entry, held) {
             Ok(id) => {
                 self.pump(now_nanos, out);
-                Entered { flow, request: Some(id) }
+                Some(id)
             }
             Err((_, Held { tag, .. })) => {
                 out.push(self.refused(flow, ask, tag, Outcome::RejectedCapacity, Cause::Capacity));
-                Entered { flow, request: None }
+                None
             }
         }
     }
@@ -284,7 +295,7 @@ impl<T> Controller<T> {
         let after = |wait: u64| if wait == 0 { u64::MAX } else { now_nanos.saturating_add(wait) };
         let entry = Entry {
             bytes: ask.bytes,
-            cost: if self.plan.in_tokens { tokens } else { 1 },
+            cost: if self.plan.cost_in_tokens { tokens } else { 1 },
             entered_nanos: now_nanos,
             expires_nanos: after(ttl),
             wish_nanos: after(ask.first_token_nanos),
@@ -300,14 +311,14 @@ impl<T> Controller<T> {
         }
         self.usual_tokens = toward(self.usual_tokens, tokens);
         self.queue.learn(run.flow, |usual| toward(usual, tokens));
-        if self.plan.in_tokens {
+        if self.plan.cost_in_tokens {
             let more = i64::try_from(tokens).unwrap_or(i64::MAX) - i64::try_from(run.tokens).unwrap_or(i64::MAX);
             self.queue.settle(run.flow, more);
         }
     }
 
     const fn running_work(&self) -> u64 {
-        if self.plan.in_tokens { self.running.tokens() } else { self.running.requests() }
+        if self.plan.concurrency_in_tokens { self.running.tokens() } else { self.running.requests() }
     }
 
     fn decided(
