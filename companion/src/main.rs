@@ -17,6 +17,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Simulate flow control in virtual time, with and without it, from a file of traffic.
+    FlowSim(tallyd::flow::sim::Args),
     /// Keep a model server's LoRA adapters as a ConfigMap says.
     LoraSyncer(tallyd::lora::Args),
 }
@@ -36,6 +38,7 @@ async fn main() -> Result<()> {
         stop.cancel();
     });
     match cli.command {
+        Command::FlowSim(args) => tallyd::flow::sim::run(&args),
         Command::LoraSyncer(args) => tallyd::lora::run(args, shutdown).await,
     }
 }

@@ -212,6 +212,11 @@ impl<T> Controller<T> {
         self.pump(now_nanos, out);
     }
 
+    /// A caller is there, whatever else it says.
+    pub fn heard(&mut self, reporter: u64, now_nanos: u64) {
+        self.running.heard(reporter, now_nanos);
+    }
+
     /// The pool says how it is.
     pub fn observe(&mut self, endpoints: &[EndpointSample], now_nanos: u64, out: &mut Vec<Decided<T>>) {
         self.saturation.observe(endpoints, now_nanos);

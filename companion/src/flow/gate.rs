@@ -101,6 +101,7 @@ impl Gate {
     pub fn report(&self, report: &ReportRequest) {
         self.act(|state, now_nanos, out| {
             let State { controller, .. } = state;
+            controller.heard(report.reporter, now_nanos);
             controller.completed(report.reporter, &report.completed, now_nanos, out);
             if let Some(running) = &report.running {
                 controller.runs(report.reporter, &running.requests, now_nanos, out);

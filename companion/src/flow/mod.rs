@@ -21,6 +21,7 @@ pub mod queue;
 pub mod running;
 pub mod saturation;
 pub mod service;
+pub mod sim;
 mod slots;
 mod start;
 pub mod units;

@@ -82,6 +82,13 @@ impl RunningRequests {
         Some(run)
     }
 
+    /// A reporter that is known is still there.
+    pub fn heard(&mut self, reporter: u64, now_nanos: u64) {
+        if let Some(held) = self.reporters.get_mut(&reporter) {
+            held.heard_nanos = now_nanos;
+        }
+    }
+
     /// A reporter says what it runs: what it does not name has ended, what is new is counted (a
     /// companion that has just started learns so what already runs).
     pub fn list(&mut self, reporter: u64, named: &[u64], now_nanos: u64) {
