@@ -23,6 +23,8 @@ enum Command {
     /// Look at a configuration without using it.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Simulate flow control in virtual time, with and without it, from a file of traffic.
+    FlowSim(tallyd::flow::sim::Args),
     /// Keep a model server's LoRA adapters as a ConfigMap says.
     LoraSyncer(tallyd::lora::Args),
     /// Serve the metrics page, profiles and health on one port.
@@ -46,6 +48,7 @@ fn main() -> Result<()> {
             println!("ok: {}", config.summary());
             Ok(())
         }
+        Command::FlowSim(args) => tallyd::flow::sim::run(&args),
         Command::LoraSyncer(args) => {
             let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned());
             log(&Logging { format: LogFormat::Text, filter });

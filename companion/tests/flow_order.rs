@@ -35,11 +35,10 @@ fn entry(now_nanos: u64, cost: u64) -> Entry {
     Entry { bytes: 1, cost, entered_nanos: now_nanos, expires_nanos: u64::MAX, wish_nanos: u64::MAX }
 }
 
-fn controller(max_concurrency: f64, max_requests: u64) -> Controller<u64> {
-    let mut queue = queue_plan(band(Fairness::RoundRobin, Ordering::Fcfs));
-    queue.max_requests = max_requests;
-    Controller::new(Plan {
-        queue,
+/// Round robin in a pool that lets nothing go.
+fn closed_plan() -> Plan {
+    Plan {
+        queue: queue_plan(band(Fairness::RoundRobin, Ordering::Fcfs)),
         saturation: SaturationPlan {
             utilization: false,
             concurrency: true,
@@ -48,13 +47,33 @@ fn controller(max_concurrency: f64, max_requests: u64) -> Controller<u64> {
             staleness_nanos: 200 * MS,
             budget: true,
             budget_max: 256.0,
-            max_concurrency,
+            max_concurrency: 0.0,
         },
-        in_tokens: false,
-        ttl_nanos: 500 * MS,
+        cost_in_tokens: false,
+        concurrency_in_tokens: false,
+        ttl_nanos: 0,
         reject_sheddable: false,
         tell_no_endpoints: false,
-    })
+    }
+}
+
+fn controller(max_concurrency: f64, max_requests: u64) -> Controller<u64> {
+    let mut queue = queue_plan(band(Fairness::RoundRobin, Ordering::Fcfs));
+    queue.max_requests = max_requests;
+    let mut plan = Plan { queue, ttl_nanos: 500 * MS, ..closed_plan() };
+    plan.saturation.max_concurrency = max_concurrency;
+    Controller::new(plan)
+}
+
+/// A request enters, with its number as the tag.
+fn enter(
+    flow_control: &mut Controller<u64>,
+    ask: &Ask<'_>,
+    now: u64,
+    out: &mut Vec<Decided<u64>>,
+) -> Option<RequestId> {
+    let flow = flow_control.flow(ask, now);
+    flow_control.enter(ask, flow, ask.request, now, out)
 }
 
 #[derive(Clone, Debug)]
@@ -127,7 +146,7 @@ proptest! {
                         fairness_id: &fairness_id, priority, bytes, patience_nanos: patience_millis * MS,
                         first_token_nanos: 0, reporter: 1, request: entered,
                     };
-                    if let Some(id) = flow_control.enter(&ask, entered, now, &mut out) {
+                    if let Some(id) = enter(&mut flow_control, &ask, now, &mut out) {
                         books.waiting.insert(entered, id);
                     }
                 }
@@ -147,13 +166,13 @@ proptest! {
                     // Its report is lost; the full list makes up for it once it is old enough.
                     books.running.swap_remove(pick % books.running.len());
                     now += 6_000 * MS;
-                    flow_control.turn(now, &mut out, |_, _| ());
+                    flow_control.turn(now, &mut out, |_| ());
                     books.take(std::mem::take(&mut out));
                     flow_control.runs(1, &books.running, now, &mut out);
                 }
                 Step::Pass(millis) => {
                     now += millis * MS;
-                    flow_control.turn(now, &mut out, |_, _| ());
+                    flow_control.turn(now, &mut out, |_| ());
                 }
                 Step::Stop => flow_control.stop(),
                 Step::Close => flow_control.close(now, &mut out),
@@ -207,6 +226,41 @@ proptest! {
         }
         prop_assert!(queue.dispatch(0, |band| band.priority != closed).is_none());
         prop_assert_eq!(queue.requests(), held.len() as u64);
+    }
+
+    /// Whatever comes, goes and is closed in between, and whichever the policy.
+    #[test]
+    fn no_request_is_let_go_while_one_of_higher_priority_waits_in_an_open_band(
+        fairness in prop_oneof![Just(Fairness::GlobalStrict), Just(Fairness::RoundRobin), Just(Fairness::Weighted)],
+        ordering in prop_oneof![Just(Ordering::Fcfs), Just(Ordering::EarliestDeadline), Just(Ordering::SloDeadline)],
+        steps in prop::collection::vec((0..4u8, -3..4i32, 0..4u8, 1..90u64), 1..200),
+    ) {
+        let mut queue = Queue::new(queue_plan(band(fairness, ordering)));
+        let mut waiting: BTreeMap<i32, Vec<RequestId>> = BTreeMap::new();
+        for (kind, priority, flow, number) in steps {
+            if kind < 2 {
+                let flow = queue.flow(priority, &flow.to_string(), 0);
+                let entry = Entry { expires_nanos: number, wish_nanos: 90 - number, ..entry(0, number) };
+                waiting.entry(priority).or_default().push(queue.enter(flow, entry, priority).unwrap());
+            } else if kind == 2 {
+                let due = waiting.keys().rev().find(|band| **band != priority).copied();
+                let got = queue.dispatch(0, |band| band.priority != priority).map(|departure| departure.tag);
+                prop_assert_eq!(got, due);
+                if let Some(band) = got {
+                    let ids = waiting.get_mut(&band).unwrap();
+                    ids.retain(|id| queue.holds(*id));
+                    if ids.is_empty() {
+                        waiting.remove(&band);
+                    }
+                }
+            } else if let Some(ids) = waiting.get_mut(&priority) {
+                let id = ids.swap_remove(number as usize % ids.len());
+                prop_assert!(queue.leave(id, 0).is_some());
+                if ids.is_empty() {
+                    waiting.remove(&priority);
+                }
+            }
+        }
     }
 
     #[test]
@@ -310,7 +364,7 @@ fn a_full_queue_gives_up_a_sheddable_request_for_one_of_higher_priority_and_no_o
         request,
     };
     for (priority, request) in [(-1, 1), (-1, 2), (0, 3), (-1, 4), (5, 5), (6, 6)] {
-        flow_control.enter(&ask(priority, request), request, 0, &mut out);
+        enter(&mut flow_control, &ask(priority, request), 0, &mut out);
     }
     let outcomes: Vec<_> = out.iter().map(|decision| (decision.tag, decision.outcome)).collect();
     assert_eq!(
@@ -322,6 +376,62 @@ fn a_full_queue_gives_up_a_sheddable_request_for_one_of_higher_priority_and_no_o
             (6, Outcome::RejectedCapacity),
         ]
     );
+}
+
+/// What gives way must make room: neither a full band of one's own nor a body beyond the limit is a reason.
+#[test]
+fn nothing_is_given_up_for_a_request_that_cannot_enter_anyway() {
+    let mut plan = queue_plan(band(Fairness::RoundRobin, Ordering::Fcfs));
+    plan.bands = vec![(0, BandPlan { max_requests: 1, ..band(Fairness::RoundRobin, Ordering::Fcfs) })];
+    plan.max_bytes = 100;
+    let mut flow_control = Controller::new(Plan { queue: plan, ..closed_plan() });
+    let mut out = Vec::new();
+    let ask = |priority, request, bytes| Ask {
+        fairness_id: "a",
+        priority,
+        bytes,
+        patience_nanos: 0,
+        first_token_nanos: 0,
+        reporter: 1,
+        request,
+    };
+    for (priority, request, bytes) in [(-1, 1, 30), (-1, 2, 30), (0, 3, 30), (0, 4, 1), (5, 5, 71), (5, 6, 70)] {
+        enter(&mut flow_control, &ask(priority, request, bytes), 0, &mut out);
+    }
+    let outcomes: Vec<_> = out.iter().map(|decision| (decision.tag, decision.outcome)).collect();
+    assert_eq!(
+        outcomes,
+        [
+            (4, Outcome::RejectedCapacity),
+            (5, Outcome::RejectedCapacity),
+            (2, Outcome::EvictedOther),
+            (1, Outcome::EvictedOther),
+        ]
+    );
+    assert_eq!((flow_control.queue_requests(), flow_control.queue_bytes()), (2, 100));
+}
+
+#[test]
+fn a_report_of_absurd_tokens_does_not_hold_its_flow_back_for_ever() {
+    let weighted = band(Fairness::Weighted, Ordering::Fcfs);
+    let mut plan = Plan { queue: queue_plan(weighted), cost_in_tokens: true, ..closed_plan() };
+    plan.saturation.max_concurrency = 1.0;
+    let mut flow_control = Controller::new(plan);
+    let mut out = Vec::new();
+    let ask = |request| Ask {
+        fairness_id: "a",
+        priority: 0,
+        bytes: 0,
+        patience_nanos: 0,
+        first_token_nanos: 0,
+        reporter: 1,
+        request,
+    };
+    enter(&mut flow_control, &ask(1), 0, &mut out);
+    let end = Completed { request: 1, prompt_tokens: u64::MAX, output_tokens: u64::MAX };
+    flow_control.completed(1, &[end], 0, &mut out);
+    let flow = flow_control.flow(&ask(2), 0);
+    assert_eq!(flow_control.flow_info(flow).unwrap().usual_tokens, 1 << 24);
 }
 
 #[test]
@@ -368,7 +478,8 @@ fn a_lower_band_stops_at_its_ceiling_while_a_higher_one_goes_on() {
                 budget_max: 256.0,
                 max_concurrency: 1.0,
             },
-            in_tokens: false,
+            cost_in_tokens: false,
+            concurrency_in_tokens: false,
             ttl_nanos: 0,
             reject_sheddable: false,
             tell_no_endpoints: false,
@@ -385,9 +496,9 @@ fn a_lower_band_stops_at_its_ceiling_while_a_higher_one_goes_on() {
         request,
     };
     flow_control.observe(&[EndpointSample { waiting: 3.0, kv_usage: 0.0, sampled_nanos: Some(0) }], 0, &mut out);
-    flow_control.enter(&ask(-1, 1), 1, 0, &mut out);
+    enter(&mut flow_control, &ask(-1, 1), 0, &mut out);
     assert!(out.is_empty());
-    flow_control.enter(&ask(0, 2), 2, 0, &mut out);
+    enter(&mut flow_control, &ask(0, 2), 0, &mut out);
     assert_eq!(out.iter().map(|decision| decision.tag).collect::<Vec<_>>(), [2]);
     flow_control.observe(&[EndpointSample { waiting: 2.0, kv_usage: 0.0, sampled_nanos: Some(0) }], 0, &mut out);
     assert_eq!(out.iter().map(|decision| decision.tag).collect::<Vec<_>>(), [2, 1]);

@@ -4,12 +4,11 @@
 //! caller's tag, and when to be called again. The service drives it by the clock, the simulator by
 //! virtual time; it never waits, locks or counts metrics itself.
 
-use std::sync::Arc;
-
 use tally_core::admission::reply::Cause;
 use tally_core::admission::{Completed, Outcome};
 
-use super::queue::{Departure, Entry, FlowId, Queue, QueuePlan, RequestId};
+use super::band::Flow;
+use super::queue::{Departure, Entry, FlowId, Full, Queue, QueuePlan, RequestId};
 use super::running::{Run, RunningRequests};
 use super::saturation::{EndpointSample, Saturation, SaturationPlan};
 
@@ -20,8 +19,10 @@ pub struct Plan {
     pub queue: QueuePlan,
     /// What counts as full.
     pub saturation: SaturationPlan,
-    /// Weighted fairness and concurrency count tokens, not requests.
-    pub in_tokens: bool,
+    /// Weighted fairness counts tokens, not requests.
+    pub cost_in_tokens: bool,
+    /// The concurrency detector counts tokens, not requests.
+    pub concurrency_in_tokens: bool,
     /// Time in the queue of a request whose caller names none, and the most one may name; 0 is no end.
     pub ttl_nanos: u64,
     /// Requests below priority 0 are refused while the pool is full, instead of queued.
@@ -58,8 +59,8 @@ pub struct Decided<T> {
     pub outcome: Outcome,
     /// Why, unless it was let go.
     pub cause: Option<Cause>,
-    /// Its flow's id, which may be the shared flow's.
-    pub fairness_id: Arc<str>,
+    /// Its flow, which may be the shared one.
+    pub flow: FlowId,
     /// Its band's priority.
     pub priority: i32,
     /// Its bytes.
@@ -93,8 +94,9 @@ struct Held<T> {
 const SWEEP_NANOS: u64 = 5_000_000_000;
 /// Tokens of a request before any report: a short answer to a short question.
 const FIRST_GUESS_TOKENS: u64 = 512;
-/// Requests displaced at most for one that enters: bounds the work for a large body.
-const MAX_DISPLACED: usize = 16;
+/// More tokens than a request can use; a report of more counts as this, so that one wrong number
+/// cannot hold a flow back for ever.
+const MAX_TOKENS: u64 = 1 << 24;
 
 impl<T> Controller<T> {
     /// Flow control with nothing in it.
@@ -121,6 +123,12 @@ impl<T> Controller<T> {
         self.queue.bytes()
     }
 
+    /// A flow: its names, what it has waiting.
+    #[must_use]
+    pub fn flow_info(&self, flow: FlowId) -> Option<&Flow> {
+        self.queue.flow_info(flow)
+    }
+
     /// Requests let go and not reported as ended.
     pub const fn running_requests(&self) -> u64 {
         self.running.requests()
@@ -132,41 +140,55 @@ impl<T> Controller<T> {
         self.saturation.level(running, now_nanos)
     }
 
-    /// A request enters. Decisions, perhaps its own, are appended to `out`; `None` if it is not waiting.
-    pub fn enter(&mut self, ask: &Ask<'_>, tag: T, now_nanos: u64, out: &mut Vec<Decided<T>>) -> Option<RequestId> {
-        let refuse = |tag, outcome, cause| Decided {
-            tag,
-            outcome,
-            cause: Some(cause),
-            fairness_id: ask.fairness_id.into(),
-            priority: ask.priority,
-            bytes: ask.bytes,
-            waited_nanos: 0,
-        };
+    /// The flow that a request belongs to, made if need be.
+    pub fn flow(&mut self, ask: &Ask<'_>, now_nanos: u64) -> FlowId {
+        self.queue.flow(ask.priority, ask.fairness_id, now_nanos)
+    }
+
+    /// Whether this request still waits.
+    #[must_use]
+    pub fn holds(&self, id: RequestId) -> bool {
+        self.queue.holds(id)
+    }
+
+    /// A request of this flow enters. Decisions, perhaps its own, are appended to `out`.
+    /// What it returns names it in [`Self::leave`]; `None` if it was refused.
+    pub fn enter(
+        &mut self,
+        ask: &Ask<'_>,
+        flow: FlowId,
+        tag: T,
+        now_nanos: u64,
+        out: &mut Vec<Decided<T>>,
+    ) -> Option<RequestId> {
         if self.stopping {
-            out.push(refuse(tag, Outcome::RejectedOther, Cause::Stopping));
+            out.push(self.refused(flow, ask, tag, Outcome::RejectedOther, Cause::Stopping));
             return None;
         }
-        let flow = self.queue.flow(ask.priority, ask.fairness_id, now_nanos);
         if self.plan.reject_sheddable && ask.priority < 0 && self.full_for(flow, now_nanos) {
-            out.push(refuse(tag, Outcome::RejectedCapacity, Cause::Sheddable));
+            out.push(self.refused(flow, ask, tag, Outcome::RejectedCapacity, Cause::Sheddable));
             return None;
+        }
+        let full = self.queue.room(flow, ask.bytes).err();
+        // Nothing is given up unless it lets the request in.
+        if full == Some(Full::Total) && self.queue.room_by_displacing(ask.priority, ask.bytes) {
+            while self.queue.room(flow, ask.bytes).is_err() {
+                let Some(displaced) = self.queue.displace(ask.priority, now_nanos) else { break };
+                out.push(self.decided(displaced, Outcome::EvictedOther, Some(Cause::Displaced), now_nanos).0);
+            }
         }
         let (entry, tokens) = self.entry(flow, ask, now_nanos);
-        let mut held = Held { tag, reporter: ask.reporter, request: ask.request, tokens };
-        for _ in 0..=MAX_DISPLACED {
-            match self.queue.enter(flow, entry, held) {
-                Ok(id) => {
-                    self.pump(now_nanos, out);
-                    return Some(id);
-                }
-                Err((_, back)) => held = back,
+        let held = Held { tag, reporter: ask.reporter, request: ask.request, tokens };
+        match self.queue.enter(flow, entry, held) {
+            Ok(id) => {
+                self.pump(now_nanos, out);
+                Some(id)
             }
-            let Some(displaced) = self.queue.displace(ask.priority, now_nanos) else { break };
-            out.push(self.decided(displaced, Outcome::EvictedOther, Some(Cause::Displaced), now_nanos).0);
+            Err((_, Held { tag, .. })) => {
+                out.push(self.refused(flow, ask, tag, Outcome::RejectedCapacity, Cause::Capacity));
+                None
+            }
         }
-        out.push(refuse(held.tag, Outcome::RejectedCapacity, Cause::Capacity));
-        None
     }
 
     /// The caller of a waiting request left. `None` if it was decided already.
@@ -179,7 +201,7 @@ impl<T> Controller<T> {
     pub fn completed(&mut self, reporter: u64, ended: &[Completed], now_nanos: u64, out: &mut Vec<Decided<T>>) {
         for end in ended {
             let Some(run) = self.running.end(reporter, end.request, now_nanos) else { continue };
-            self.learn(&run, end.prompt_tokens.saturating_add(end.output_tokens));
+            self.learn(&run, end.prompt_tokens.saturating_add(end.output_tokens).min(MAX_TOKENS));
         }
         self.pump(now_nanos, out);
     }
@@ -190,6 +212,11 @@ impl<T> Controller<T> {
         self.pump(now_nanos, out);
     }
 
+    /// A caller is there, whatever else it says.
+    pub fn heard(&mut self, reporter: u64, now_nanos: u64) {
+        self.running.heard(reporter, now_nanos);
+    }
+
     /// The pool says how it is.
     pub fn observe(&mut self, endpoints: &[EndpointSample], now_nanos: u64, out: &mut Vec<Decided<T>>) {
         self.saturation.observe(endpoints, now_nanos);
@@ -197,12 +224,11 @@ impl<T> Controller<T> {
     }
 
     /// Time has passed: what is over leaves, what may go goes, idle flows are forgotten.
-    pub fn turn(&mut self, now_nanos: u64, out: &mut Vec<Decided<T>>, gone: impl FnMut(i32, &str)) {
+    pub fn turn(&mut self, now_nanos: u64, out: &mut Vec<Decided<T>>, mut gone: impl FnMut(FlowId)) {
         if now_nanos.saturating_sub(self.swept_nanos) >= SWEEP_NANOS {
             self.swept_nanos = now_nanos;
             self.running.forget_silent(now_nanos);
-            let mut gone = gone;
-            self.queue.collect(now_nanos, |_, flow| gone(flow.priority, &flow.fairness_id));
+            self.queue.collect(now_nanos, |flow, _| gone(flow));
         }
         self.pump(now_nanos, out);
     }
@@ -251,6 +277,11 @@ impl<T> Controller<T> {
         }
     }
 
+    fn refused(&self, flow: FlowId, ask: &Ask<'_>, tag: T, outcome: Outcome, cause: Cause) -> Decided<T> {
+        let priority = self.queue.flow_info(flow).map_or(ask.priority, |info| info.priority);
+        Decided { tag, outcome, cause: Some(cause), flow, priority, bytes: ask.bytes, waited_nanos: 0 }
+    }
+
     fn full_for(&mut self, flow: FlowId, now_nanos: u64) -> bool {
         let running = self.running_work();
         let ceiling = self.queue.band_of(flow).map_or(1.0, |band| band.plan.ceiling);
@@ -269,7 +300,7 @@ impl<T> Controller<T> {
         let after = |wait: u64| if wait == 0 { u64::MAX } else { now_nanos.saturating_add(wait) };
         let entry = Entry {
             bytes: ask.bytes,
-            cost: if self.plan.in_tokens { tokens } else { 1 },
+            cost: if self.plan.cost_in_tokens { tokens } else { 1 },
             entered_nanos: now_nanos,
             expires_nanos: after(ttl),
             wish_nanos: after(ask.first_token_nanos),
@@ -285,14 +316,14 @@ impl<T> Controller<T> {
         }
         self.usual_tokens = toward(self.usual_tokens, tokens);
         self.queue.learn(run.flow, |usual| toward(usual, tokens));
-        if self.plan.in_tokens {
+        if self.plan.cost_in_tokens {
             let more = i64::try_from(tokens).unwrap_or(i64::MAX) - i64::try_from(run.tokens).unwrap_or(i64::MAX);
             self.queue.settle(run.flow, more);
         }
     }
 
     const fn running_work(&self) -> u64 {
-        if self.plan.in_tokens { self.running.tokens() } else { self.running.requests() }
+        if self.plan.concurrency_in_tokens { self.running.tokens() } else { self.running.requests() }
     }
 
     fn decided(
@@ -308,7 +339,7 @@ impl<T> Controller<T> {
             tag,
             outcome,
             cause,
-            fairness_id: info.map_or_else(|| Arc::from(""), |info| info.fairness_id.clone()),
+            flow,
             priority: info.map_or(0, |info| info.priority),
             bytes: entry.bytes,
             waited_nanos: now_nanos.saturating_sub(entry.entered_nanos),

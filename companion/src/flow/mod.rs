@@ -1,17 +1,29 @@
 //! Flow control: holds requests back while the pool is full, and lets them go in the right order.
 //!
 //! ```text
-//! Envoy ── EnqueueAndWait, Report ──► service ──► controller (pure: time is an argument)
-//!                                                  ├─ queue      bands, flows, order, limits, expiry
-//! scraped pool ────────────────────── observe ──►  ├─ saturation how full, dispatch budget
-//!                                                  └─ running    what was let go and has not ended
+//! Envoy ── EnqueueAndWait, Report ──► service ──► gate ──► controller (pure: time is an argument)
+//!                                      (gRPC)   (lock,      ├─ queue      bands, flows, order, limits, expiry
+//! scraped pool ────────────────────── observe ──► alarm) ──►├─ saturation how full, dispatch budget
+//!                                                  │        └─ running    what was let go and has not ended
+//!                                                  └─ metrics
 //! ```
 //! In: questions over gRPC, samples of the pool. Out: one decision for each question. It never sees
 //! a body and never chooses an endpoint.
 
 pub mod band;
+pub mod config;
 pub mod controller;
+pub mod gate;
+mod metrics;
+pub mod objectives;
+pub mod pool;
 pub mod queue;
 pub mod running;
 pub mod saturation;
+pub mod service;
+pub mod sim;
 mod slots;
+mod start;
+pub mod units;
+
+pub use start::{FlowControl, FlowListeners, Pem};

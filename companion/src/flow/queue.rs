@@ -171,21 +171,41 @@ impl<T> Queue<T> {
         self.bands.get(self.bands.partition_point(|band| band.priority > priority))
     }
 
+    /// Whether a request of this size may enter a flow.
+    ///
+    /// # Errors
+    /// When its band or all bands together are at a limit; its band is looked at first.
+    pub fn room(&self, flow: FlowId, bytes: u64) -> Result<(), Full> {
+        let band = self.band_of(flow).ok_or(Full::Band)?;
+        if over(band.plan.max_requests, band.requests, 1) || over(band.plan.max_bytes, band.bytes, bytes) {
+            return Err(Full::Band);
+        }
+        if over(self.plan.max_requests, self.requests, 1) || over(self.plan.max_bytes, self.bytes, bytes) {
+            return Err(Full::Total);
+        }
+        Ok(())
+    }
+
+    /// Whether all bands together would have room for a request of `priority` once every request
+    /// that has to give way to it were gone.
+    #[must_use]
+    pub fn room_by_displacing(&self, priority: i32, bytes: u64) -> bool {
+        let give_way = self.bands.iter().rev().take_while(|band| gives_way(band.priority, priority));
+        let (fewer, less) = give_way.fold((0, 0), |(fewer, less), band| (fewer + band.requests, less + band.bytes));
+        !over(self.plan.max_requests, self.requests - fewer, 1) && !over(self.plan.max_bytes, self.bytes - less, bytes)
+    }
+
     /// Puts a request into a flow, or gives it back with the limit that it met.
     ///
     /// # Errors
-    /// When its band or all bands together are at a limit.
+    /// As [`Self::room`].
     pub fn enter(&mut self, flow: FlowId, entry: Entry, tag: T) -> Result<RequestId, (Full, T)> {
-        let over = |limit: u64, held: u64, more: u64| limit > 0 && held.saturating_add(more) > limit;
-        if over(self.plan.max_requests, self.requests, 1) || over(self.plan.max_bytes, self.bytes, entry.bytes) {
-            return Err((Full::Total, tag));
+        if let Err(full) = self.room(flow, entry.bytes) {
+            return Err((full, tag));
         }
         let Some(line) = self.flows.get_mut(flow) else { return Err((Full::Band, tag)) };
         let at = self.bands.partition_point(|band| band.priority > line.priority);
         let Some(band) = self.bands.get_mut(at) else { return Err((Full::Band, tag)) };
-        if over(band.plan.max_requests, band.requests, 1) || over(band.plan.max_bytes, band.bytes, entry.bytes) {
-            return Err((Full::Band, tag));
-        }
         let arrival = self.arrivals;
         self.arrivals += 1;
         let id = self.waiting.insert(Waiting { tag, flow, entry, arrival });
@@ -214,6 +234,12 @@ impl<T> Queue<T> {
         self.take(next?, now_nanos, true)
     }
 
+    /// Whether this request still waits.
+    #[must_use]
+    pub fn holds(&self, id: RequestId) -> bool {
+        self.waiting.index_of(id).is_some()
+    }
+
     /// Takes a request out of turn: its caller left.
     pub fn leave(&mut self, id: RequestId, now_nanos: u64) -> Option<Departure<T>> {
         let index = self.waiting.index_of(id)?;
@@ -239,7 +265,7 @@ impl<T> Queue<T> {
     /// zero and below `priority`, from the flow whose turn is last, the one that came last.
     pub fn displace(&mut self, priority: i32, now_nanos: u64) -> Option<Departure<T>> {
         let band = self.bands.iter().rev().find(|band| band.requests > 0)?;
-        if band.priority >= 0 || band.priority >= priority {
+        if !gives_way(band.priority, priority) {
             return None;
         }
         let index = band.last(&self.flows)?;
@@ -310,4 +336,13 @@ impl<T> Queue<T> {
         line.touch(now_nanos);
         Some(Departure { tag, flow, entry })
     }
+}
+
+/// Whether a waiting request of one priority is given up for one of another that enters.
+const fn gives_way(waiting: i32, enters: i32) -> bool {
+    waiting < 0 && waiting < enters
+}
+
+const fn over(limit: u64, held: u64, more: u64) -> bool {
+    limit > 0 && held.saturating_add(more) > limit
 }

@@ -41,6 +41,8 @@ pub const SILENCE_NANOS: u64 = 30_000_000_000;
 pub const LIST_LAG_NANOS: u64 = 5_000_000_000;
 /// Callers that can be told apart; the runs of yet another are not counted.
 pub const MAX_REPORTERS: usize = 10_000;
+/// Running requests that are counted; what is let go beyond is not, and lists are not taken.
+pub const MAX_RUNS: u64 = 1_000_000;
 
 impl RunningRequests {
     /// Requests that run.
@@ -57,7 +59,7 @@ impl RunningRequests {
 
     /// Counts a request that was let go; a reporter or request 0 is not counted.
     pub fn start(&mut self, reporter: u64, request: u64, run: Run) {
-        if reporter == 0 || (self.reporters.len() >= MAX_REPORTERS && !self.reporters.contains_key(&reporter)) {
+        if !self.has_room(reporter) {
             return;
         }
         let held = self.reporters.entry(reporter).or_default();
@@ -80,10 +82,17 @@ impl RunningRequests {
         Some(run)
     }
 
+    /// A reporter that is known is still there.
+    pub fn heard(&mut self, reporter: u64, now_nanos: u64) {
+        if let Some(held) = self.reporters.get_mut(&reporter) {
+            held.heard_nanos = now_nanos;
+        }
+    }
+
     /// A reporter says what it runs: what it does not name has ended, what is new is counted (a
     /// companion that has just started learns so what already runs).
     pub fn list(&mut self, reporter: u64, named: &[u64], now_nanos: u64) {
-        if reporter == 0 || (self.reporters.len() >= MAX_REPORTERS && !self.reporters.contains_key(&reporter)) {
+        if !self.has_room(reporter) {
             return;
         }
         let held = self.reporters.entry(reporter).or_default();
@@ -98,11 +107,20 @@ impl RunningRequests {
             keep
         });
         for request in named {
+            if self.requests >= MAX_RUNS {
+                return;
+            }
             held.runs.entry(request).or_insert_with(|| {
                 self.requests += 1;
                 Run { flow: FlowId::NONE, tokens: 0, bytes: 0, since_nanos: now_nanos }
             });
         }
+    }
+
+    fn has_room(&self, reporter: u64) -> bool {
+        reporter != 0
+            && self.requests < MAX_RUNS
+            && (self.reporters.len() < MAX_REPORTERS || self.reporters.contains_key(&reporter))
     }
 
     /// Forgets reporters that were silent too long; true if anything was released.

@@ -149,7 +149,9 @@ impl Saturation {
             }
             until = until.min(stale_nanos);
             let queue = endpoint.waiting / self.plan.queue_depth_threshold;
-            sum += queue.max(endpoint.kv_usage / self.plan.kv_cache_util_threshold);
+            let cache = endpoint.kv_usage / self.plan.kv_cache_util_threshold;
+            // A server that says "not a number" says nothing.
+            sum += if queue.is_finite() && cache.is_finite() { queue.max(cache) } else { 1.0 };
         }
         self.measured = if self.endpoints.is_empty() { 1.0 } else { sum / self.endpoints.len() as f64 };
         self.measured_until_nanos = until;
@@ -238,6 +240,8 @@ mod tests {
         let never = EndpointSample { waiting: 0.0, kv_usage: 0.0, sampled_nanos: None };
         assert!((level(&[never, at(0.0, 0.0, now)], now) - 0.5).abs() < 1e-9);
         assert!((level(&[], now) - 1.0).abs() < 1e-9);
+        assert!((level(&[at(f64::NAN, 0.0, now)], now) - 1.0).abs() < 1e-9);
+        assert!((level(&[at(0.0, f64::NAN, now)], now) - 1.0).abs() < 1e-9);
     }
 
     #[test]

@@ -123,6 +123,11 @@ impl<V, K> Slots<V, K> {
         Some(value)
     }
 
+    /// All values.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &V> {
+        self.slots.iter().filter_map(|slot| slot.value.as_ref())
+    }
+
     /// Ids of the values that `keep` picks.
     pub(super) fn ids(&self, keep: impl Fn(&V) -> bool) -> Vec<Id<K>> {
         (0..)
