@@ -57,8 +57,9 @@ test-wasm: ## the readers and the recorded exchanges on wasm32, in Node
 integration: dist/tally.wasm ## the real filter in the real Envoy, read by the real Prometheus
 	@$(STEP) "integration tests" scripts/integration.sh
 
-docs: ## docs/METRICS.md and README are in step with the catalog (UPDATE=1 writes them)
+docs: ## docs/METRICS.md, README and the dashboard are in step with the catalog (UPDATE=1 writes them)
 	@$(STEP) "docs" cargo test --workspace --quiet --test docs
+	@$(STEP) "dashboard" cargo test --workspace --quiet --test dashboards the_dashboard_file
 
 clean: ## remove build outputs, keep the tools
 	@rm -rf target dist

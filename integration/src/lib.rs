@@ -6,12 +6,15 @@
 
 pub mod client;
 pub mod corpus;
+pub mod dashboard;
 pub mod demo;
 pub mod envoy;
 pub mod expect;
+pub mod growing;
 pub mod ledger;
 pub mod model_server;
 pub mod page;
 pub mod prometheus;
+pub mod promql;
 pub mod tools;
 mod wire;
