@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 STEP := scripts/step.sh
 FILTER_SOURCES := $(shell find src core/src -name '*.rs') Cargo.toml Cargo.lock core/Cargo.toml scripts/build-wasm.sh
 
-.PHONY: help setup setup-build setup-demo build tallyd demo test lint fmt deny test-native test-wasm integration docs bench clean
+.PHONY: help setup setup-build setup-demo build tallyd demo test lint fmt deny test-native test-wasm integration docs rules bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -60,6 +60,9 @@ integration: dist/tally.wasm ## the real filter in the real Envoy, read by the r
 docs: ## docs/METRICS.md, README and the dashboard are in step with the catalog (UPDATE=1 writes them)
 	@$(STEP) "docs" cargo test --workspace --quiet --test docs
 	@$(STEP) "dashboard" cargo test --workspace --quiet --test dashboards the_dashboard_file
+
+rules: ## the Prometheus rules, their promtool tests and a real Prometheus (part of `integration` too)
+	@$(STEP) "rules" cargo test --workspace --quiet --test rules
 
 clean: ## remove build outputs, keep the tools
 	@rm -rf target dist

@@ -143,7 +143,7 @@ fn values(family: &Family, label: &str) -> &'static [&'static str] {
         "quality" => &["found", "missing", "partial"],
         "tenant" => &["acme", "globex"],
         "result" if family.name.starts_with("lora") => &["ok", "partial"],
-        "result" => &["dispatched", "rejected"],
+        "result" => &["dispatched", "rejected", "failed_open"],
         "direction" => &["request", "response"],
         "reason" => &["timeout", "status"],
         "version" => &["0.1.0"],

@@ -94,15 +94,27 @@ impl Prometheus {
         Ok(series.iter().filter(number).count())
     }
 
+    /// Its rule groups, as its API gives them.
+    ///
+    /// # Errors
+    /// If Prometheus does not answer.
+    pub fn rule_groups(&self) -> Result<serde_json::Value> {
+        self.get("/api/v1/rules", "/data/groups")
+    }
+
     /// The result of a query.
     fn ask(&self, query: &str) -> Result<serde_json::Value> {
-        let path = format!("/api/v1/query?query={}", encode(query));
-        let answer = Request::bare("GET", &path).header("connection", "close").send(self.port)?;
+        self.get(&format!("/api/v1/query?query={}", encode(query)), "/data/result").with_context(|| query.to_owned())
+    }
+
+    /// A part of what its API answers.
+    fn get(&self, path: &str, part: &str) -> Result<serde_json::Value> {
+        let answer = Request::bare("GET", path).header("connection", "close").send(self.port)?;
         let mut value: serde_json::Value = serde_json::from_slice(&answer.body)?;
         if value.pointer("/status").is_none_or(|status| status != "success") {
-            bail!("{query}: {value}");
+            bail!("Prometheus says {value}");
         }
-        Ok(value.pointer_mut("/data/result").map(serde_json::Value::take).unwrap_or_default())
+        Ok(value.pointer_mut(part).map(serde_json::Value::take).unwrap_or_default())
     }
 }
 

@@ -4,6 +4,8 @@
 
 use std::collections::BTreeSet;
 
+use tally_core::catalog::{self, Family, Kind};
+
 /// Words before a list of labels.
 const LISTS: &[&str] = &["by", "without", "on", "ignoring", "group_left", "group_right"];
 
@@ -73,6 +75,15 @@ fn after_string(text: &str) -> &str {
         }
     }
     ""
+}
+
+/// The family that a scraped name belongs to.
+#[must_use]
+pub fn family_of(metric: &str) -> Option<&'static Family> {
+    catalog::find(metric).or_else(|| {
+        let base = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| metric.strip_suffix(suffix))?;
+        catalog::find(base).filter(|family| matches!(family.kind, Kind::Histogram(_)))
+    })
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use tally_core::catalog::{self, Kind, Source};
+use tally_core::catalog::{self, Source};
 use tally_integration::dashboard;
 use tally_integration::growing::GrowingPage;
 use tally_integration::prometheus::Prometheus;
@@ -43,14 +43,6 @@ fn plain(expression: &str) -> String {
         .replace("$pool", ".*")
         .replace("$model", ".*")
         .replace("$priority", ".*")
-}
-
-/// The family that a scraped name belongs to.
-fn family_of(metric: &str) -> Option<&'static catalog::Family> {
-    catalog::find(metric).or_else(|| {
-        let base = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| metric.strip_suffix(suffix))?;
-        catalog::find(base).filter(|family| matches!(family.kind, Kind::Histogram(_)))
-    })
 }
 
 /// The panels of EPP's own dashboard (v1.2.0 and the flow control row of v1.5.0), as people have them installed: what
@@ -147,7 +139,8 @@ fn every_metric_and_label_on_the_dashboard_is_in_the_catalog() -> Result<()> {
         ensure!(!names.metrics.is_empty(), "{place}: {expression} names no metric");
         let mut labels: BTreeSet<&str> = FOREIGN_LABELS.iter().copied().collect();
         for metric in &names.metrics {
-            let family = family_of(metric).with_context(|| format!("{place}: {metric} is not in the catalog"))?;
+            let family =
+                promql::family_of(metric).with_context(|| format!("{place}: {metric} is not in the catalog"))?;
             labels.extend(family.labels);
         }
         for label in &names.labels {
@@ -162,7 +155,7 @@ fn every_family_of_the_catalog_is_on_the_dashboard_or_listed_as_not() -> Result<
     let shown: BTreeSet<&str> = expressions()
         .iter()
         .flat_map(|(_, expression)| promql::names(expression).metrics)
-        .filter_map(|metric| family_of(&metric).map(|family| family.name))
+        .filter_map(|metric| promql::family_of(&metric).map(|family| family.name))
         .collect();
     for family in catalog::all() {
         let listed = NOT_SHOWN.iter().any(|(name, _)| *name == family.name);
