@@ -3,4 +3,5 @@
 pub mod collect;
 pub mod flow;
 pub mod lora;
+pub mod page;
 mod yaml;
