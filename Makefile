@@ -64,8 +64,12 @@ integration: dist/tally.wasm ## the real filter in the real Envoy, read by the r
 test-vllm: ## tallyd lora-syncer against a real vLLM, where one is installed; INSTALL=1 installs it (3.3 GB)
 	@$(STEP) "real vLLM" scripts/vllm-test.sh $(if $(INSTALL),install)
 
-docs: ## docs/METRICS.md and README are in step with the catalog (UPDATE=1 writes them)
+docs: ## docs/METRICS.md, README and the dashboard are in step with the catalog (UPDATE=1 writes them)
 	@$(STEP) "docs" cargo test --workspace --quiet --test docs
+	@$(STEP) "dashboard" cargo test --workspace --quiet --test dashboards the_dashboard_file
+
+rules: ## the Prometheus rules, their promtool tests and a real Prometheus (part of `integration` too)
+	@$(STEP) "rules" cargo test --workspace --quiet --test rules
 
 clean: ## remove build outputs, keep the tools
 	@rm -rf target dist

@@ -7,6 +7,7 @@ mod envoy;
 pub mod flow;
 pub mod lora;
 mod metrics;
+pub mod page;
 pub mod serve;
 mod watch;
 mod yaml;
