@@ -1,4 +1,5 @@
 //! What the readers promise, against hand-written pages, recorded ones, and another parser.
+#![allow(clippy::expect_used, clippy::panic, reason = "tests; clippy does not see a cfg of two conditions as one")]
 
 use alloc::format;
 use alloc::string::{String, ToString};
