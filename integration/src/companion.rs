@@ -31,11 +31,19 @@ impl Companion {
     /// # Errors
     /// If it does not come up: then with its log.
     pub fn start(config: &str, flags: &[&str]) -> Result<Self> {
+        Self::start_at(0, config, flags)
+    }
+
+    /// The same on this port.
+    ///
+    /// # Errors
+    /// If it does not come up: then with its log.
+    pub fn start_at(port: u16, config: &str, flags: &[&str]) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         fs::write(folder.path().join("tallyd.yaml"), config)?;
         let address = folder.path().join("address");
         let mut command = tools::child(&tools::tallyd()?);
-        command.args(["serve", "--metrics-port", "0"]);
+        command.args(["serve", "--metrics-port", &port.to_string()]);
         if !config.is_empty() {
             command.arg("--config").arg(folder.path().join("tallyd.yaml"));
         }

@@ -9,7 +9,7 @@ use axum::routing::get;
 use super::health::{self, Readiness};
 use crate::auth::{self, Auth};
 use crate::collect::Collect;
-use crate::metrics;
+use crate::{metrics, page};
 
 /// What the pages are made of.
 pub(super) struct Pages {
@@ -22,6 +22,7 @@ pub(super) fn router(pages: Pages) -> axum::Router {
     // Whatever shows anything of the traffic belongs in here.
     let guarded = axum::Router::new()
         .merge(metrics::router(pages.parts))
+        .merge(page::router())
         .route_layer(from_fn_with_state(pages.auth, auth::guard));
     axum::Router::new()
         .route("/healthz", get(health::healthy))
@@ -34,6 +35,6 @@ pub(super) fn router(pages: Pages) -> axum::Router {
 async fn nothing(uri: Uri) -> (StatusCode, String) {
     (
         StatusCode::NOT_FOUND,
-        format!("nothing at {}; there are /metrics, /debug/pprof/, /healthz and /readyz\n", uri.path()),
+        format!("nothing at {}; there are /, /metrics, /debug/pprof/, /healthz and /readyz\n", uri.path()),
     )
 }

@@ -37,7 +37,7 @@ const fn histogram(
 use Origin::{Epp, LlmD, Tally};
 use Unit::{Bytes, Requests, Seconds, Tokens};
 
-/// Requests that were forwarded, answered locally or rejected: every one that named a model.
+/// Requests to a known path, however they ended.
 pub const REQUEST_TOTAL: Family = family(
     "inference_objective_request_total",
     Kind::Counter,

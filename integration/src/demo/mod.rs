@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::client::Request;
+use crate::companion::Companion;
 use crate::envoy::{Envoy, Options};
 use crate::model_server::ModelServer;
 use crate::tools::{self, Process, poll};
@@ -124,6 +125,8 @@ pub fn run(upstream: &Upstream, seconds: u64, keep: bool) -> Result<()> {
     options.admin = usual_or_any(9901);
     let envoy = Envoy::start(&options)?;
     println!("envoy         127.0.0.1:{} with dist/tally.wasm, admin 127.0.0.1:{}", envoy.port, envoy.admin);
+    let companion = Companion::start_at(usual_or_any(9090), &companion_config(envoy.admin), &[])?;
+    println!("tallyd        127.0.0.1:{}, reads Envoy's admin", companion.port);
 
     let mix = if server.recorded { load::recorded()? } else { load::live(envoy.port)? };
     let counts = load::send(envoy.port, &mix, Duration::from_secs(seconds), progress);
@@ -143,7 +146,9 @@ pub fn run(upstream: &Upstream, seconds: u64, keep: bool) -> Result<()> {
         }
     }
     println!("\n{}", table::render(&page));
-    println!("all metrics   http://127.0.0.1:{}/stats/prometheus", envoy.admin);
+    println!("live page     http://127.0.0.1:{}/", companion.port);
+    println!("all metrics   http://127.0.0.1:{}/metrics", companion.port);
+    println!("from Envoy    http://127.0.0.1:{}/stats/prometheus", envoy.admin);
     if keep {
         println!("send more     http://127.0.0.1:{}/v1/chat/completions", envoy.port);
         println!("\nkeeps running until Ctrl-C");
@@ -153,6 +158,11 @@ pub fn run(upstream: &Upstream, seconds: u64, keep: bool) -> Result<()> {
     }
     println!("everything is stopped now; `make demo KEEP=1` keeps it running");
     Ok(())
+}
+
+/// tallyd on loopback, open, with this Envoy on its page.
+fn companion_config(admin: u16) -> String {
+    format!("auth: {{ mode: none }}\nenvoy:\n- {{ name: demo, url: 'http://127.0.0.1:{admin}' }}\n")
 }
 
 fn progress(text: &str) {
