@@ -67,12 +67,9 @@ impl Reader {
     }
 
     /// The stream has ended. True if an event with data was left without the blank line that would have ended it.
+    ///
+    /// A last line that got no further than its field's name is dropped.
     pub fn finish(&mut self) -> bool {
-        if self.place == Place::Field(Field::Data(DATA.len())) {
-            // A last line of this field's name alone.
-            self.data_line();
-            self.place = Place::LineStart;
-        }
         core::mem::replace(&mut self.data, DataLines::None) == DataLines::Some
     }
 

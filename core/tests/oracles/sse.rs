@@ -51,8 +51,10 @@ pub fn read(bytes: &[u8]) -> Stream {
             stream.events.push((cut(event_name), data));
         }
     }
-    // A last line without its end: the standard drops it with its event; both are offered here.
-    field(&last, &mut name, &mut data, &mut stream.comments);
+    // A last line without its end: the standard drops it with its event; both are offered here if it has a colon.
+    if last.contains(&b':') {
+        field(&last, &mut name, &mut data, &mut stream.comments);
+    }
     stream.unfinished = data.map(|data| (cut(name), data));
     stream
 }

@@ -374,7 +374,7 @@ fn check<S: Schema<Node = u64>>(document: &[u8], cuts: &[u8]) -> Result<(), Test
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
     fn any_cut_of_any_document_gives_what_serde_json_finds(document in documents(), cuts in vec(0..40_u8, 1..8)) {

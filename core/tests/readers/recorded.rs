@@ -8,13 +8,13 @@ use tally_core::inflate::Inflater;
 
 use crate::oracles::{inflate, json, sse};
 
-/// Bodies up to this size are cut at each byte, up to the other at each pair of bytes.
+/// Bodies up to this size are cut at each byte; up to the other, and of the kind that the reader is for, at each pair.
 const CUT_ONCE: usize = 6 << 10;
 const CUT_TWICE: usize = 600;
 
 fn bodies() -> Vec<(PathBuf, Vec<u8>)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/exchanges");
-    let mut bodies = Vec::new();
+    let mut bodies: Vec<(PathBuf, Vec<u8>)> = Vec::new();
     for entry in fs::read_dir(root).unwrap() {
         let folder = entry.unwrap().path();
         if let Ok(text) = fs::read(folder.join("request.json")) {
@@ -31,12 +31,14 @@ fn bodies() -> Vec<(PathBuf, Vec<u8>)> {
             bodies.push((path, body));
         }
     }
-    assert!(bodies.len() > 300, "the recordings are there");
+    bodies.sort_by(|(_, one), (_, other)| one.cmp(other));
+    bodies.dedup_by(|(_, one), (_, other)| one == other);
+    assert!(bodies.len() > 250, "the recordings are there");
     bodies
 }
 
 /// Calls `check` with the body whole, then with each cut.
-fn for_each_cut(body: &[u8], mut check: impl FnMut(&[&[u8]])) {
+fn for_each_cut(body: &[u8], twice: bool, mut check: impl FnMut(&[&[u8]])) {
     check(&[body]);
     if body.len() > CUT_ONCE {
         return;
@@ -44,7 +46,7 @@ fn for_each_cut(body: &[u8], mut check: impl FnMut(&[&[u8]])) {
     for first in 0..=body.len() {
         let (head, tail) = body.split_at(first);
         check(&[head, tail]);
-        if body.len() <= CUT_TWICE {
+        if twice && body.len() <= CUT_TWICE {
             for second in 1..tail.len() {
                 let (middle, tail) = tail.split_at(second);
                 check(&[head, middle, tail]);
@@ -58,12 +60,13 @@ fn recorded_bodies_read_as_json_give_what_serde_json_finds_at_every_cut() {
     let mut documents = 0;
     for (path, body) in bodies() {
         let whole = json::scan::<json::Most>([&body[..]]);
-        if let Some(theirs) = json::read::<json::Most>(&body) {
+        let theirs = json::read::<json::Most>(&body);
+        if let Some(theirs) = &theirs {
             documents += 1;
-            assert!(json::agree(&whole.0, &theirs), "{}: {:?}\n{theirs:?}", path.display(), whole.0);
+            assert!(json::agree(&whole.0, theirs), "{}: {:?}\n{theirs:?}", path.display(), whole.0);
             assert_eq!(whole.1, tally_core::json::State::Complete, "{}", path.display());
         }
-        for_each_cut(&body, |pieces| {
+        for_each_cut(&body, theirs.is_some(), |pieces| {
             assert_eq!(json::scan::<json::Most>(pieces.iter().copied()), whole, "{}", path.display());
         });
     }
@@ -76,7 +79,7 @@ fn recorded_bodies_read_as_event_streams_give_what_the_standards_steps_give_at_e
     for (path, body) in bodies() {
         let theirs = sse::read(&body);
         events += theirs.events.len();
-        for_each_cut(&body, |pieces| {
+        for_each_cut(&body, !theirs.events.is_empty(), |pieces| {
             assert_eq!(sse::scan(pieces.iter().copied()), theirs, "{}", path.display());
         });
     }
@@ -89,7 +92,7 @@ fn recorded_gzip_bodies_inflate_to_what_flate2_makes_of_them_at_every_cut() {
     for (path, body) in bodies() {
         let Some(theirs) = inflate::gunzip_members(&body) else { continue };
         whole += 1;
-        for_each_cut(&body, |pieces| {
+        for_each_cut(&body, true, |pieces| {
             let (plain, state) = inflate::scan(Inflater::gzip(), pieces.iter().copied());
             assert_eq!(state, tally_core::inflate::State::Complete, "{}", path.display());
             assert!(plain == theirs, "{}", path.display());
