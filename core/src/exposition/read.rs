@@ -194,5 +194,6 @@ fn unescaped(text: &str, quotes: bool) -> Cow<'_, str> {
 const BLANKS: [char; 2] = [' ', '\t'];
 
 // proptest and the oracle are for native runs only.
-#[cfg(all(test, not(target_arch = "wasm32")))]
+#[cfg(test)]
+#[cfg(not(target_arch = "wasm32"))]
 mod tests;
