@@ -16,7 +16,7 @@ use memchr::memchr;
 
 pub use labels::Labels;
 pub use sample::Sample;
-pub use select::{Found, Reader, Selector};
+pub use select::{Found, Matches, Reader, Selector};
 pub use spec::Spec;
 
 /// One line that says something. Comments, `# UNIT` and empty lines say nothing.
