@@ -1,13 +1,18 @@
 //! `tallyd` as a library.
 #![forbid(unsafe_code)]
+
 mod auth;
 pub mod collect;
 pub mod config;
+pub mod discovery;
 mod envoy;
 pub mod flow;
 pub mod lora;
 mod metrics;
+pub mod model_server;
 pub mod page;
+pub mod pool;
+pub mod scrape;
 pub mod serve;
 mod watch;
 mod yaml;

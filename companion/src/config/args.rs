@@ -17,6 +17,12 @@ pub struct ServeArgs {
     /// Port of /metrics and all other pages [default: 9090]; 0: any free one.
     #[arg(long, value_name = "PORT")]
     pub metrics_port: Option<u16>,
+    /// Port of flow control, if it is switched on [default: 9002]; 0: any free one.
+    #[arg(long, value_name = "PORT")]
+    pub grpc_port: Option<u16>,
+    /// Port of flow control's gRPC health [default: 9003]; 0: any free one.
+    #[arg(long, value_name = "PORT")]
+    pub grpc_health_port: Option<u16>,
     /// Address of the pages [default: all interfaces; without auth: 127.0.0.1].
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,

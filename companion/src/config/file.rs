@@ -14,6 +14,8 @@ use crate::yaml::{ConfigError, Document, Tree};
 #[derive(Debug, Default)]
 pub(super) struct File {
     pub(super) address: Option<SocketAddr>,
+    pub(super) flow: Option<SocketAddr>,
+    pub(super) flow_health: Option<SocketAddr>,
     pub(super) linger: Option<Duration>,
     pub(super) drain: Option<Duration>,
     pub(super) tls: Option<Tls>,
@@ -57,11 +59,17 @@ impl File {
 
     fn listen(&mut self, root: &Tree<'_>) -> Result<(), ConfigError> {
         let Some(listen) = root.get("listen") else { return Ok(()) };
-        only(&listen, &["address", "linger", "drain"])?;
-        if let Some(address) = listen.get("address") {
-            let parsed = address.text().ok().and_then(|text| text.parse().ok());
-            self.address = Some(parsed.ok_or_else(|| address.wrong("an address with a port, such as 0.0.0.0:9090"))?);
-        }
+        only(&listen, &["address", "flow", "flow_health", "linger", "drain"])?;
+        let address = |key| {
+            let read = |value: Tree<'_>| {
+                let parsed = value.text().ok().and_then(|text| text.parse().ok());
+                parsed.ok_or_else(|| value.wrong("an address with a port, such as 0.0.0.0:9090"))
+            };
+            listen.get(key).map(read).transpose()
+        };
+        self.address = address("address")?;
+        self.flow = address("flow")?;
+        self.flow_health = address("flow_health")?;
         let time = |key| listen.get(key).map(|time| duration(&time, Duration::ZERO, MAX_STOP)).transpose();
         self.linger = time("linger")?;
         self.drain = time("drain")?;
@@ -153,7 +161,7 @@ fn admin(entry: &Tree<'_>) -> Result<EnvoyAdmin, ConfigError> {
     Ok(admin)
 }
 
-const SECTIONS: &[&str] = &["listen", "tls", "auth", "envoy", "pprof", "logging"];
+const SECTIONS: &[&str] = &["listen", "tls", "auth", "envoy", "pools", "flow_control", "pprof", "logging"];
 /// Also for the flag.
 pub(super) const ADMIN: &str = "an address such as http://127.0.0.1:9901 or unix:///run/envoy/admin.sock";
 const MIN_INTERVAL: Duration = Duration::from_millis(50);

@@ -6,6 +6,7 @@
 mod args;
 pub(crate) mod duration;
 mod file;
+mod sections;
 pub(crate) mod value;
 
 use std::io::Read;
@@ -13,6 +14,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::flow::config::FlowPlan;
+use crate::pool::PoolPlan;
 pub use args::{AuthMode, LogFormat, PoolFlags, ServeArgs};
 
 /// Everything that `tallyd serve` needs to know.
@@ -26,6 +29,10 @@ pub struct Config {
     pub auth: Auth,
     /// Envoys whose families are on the page.
     pub envoy: Vec<EnvoyAdmin>,
+    /// Pools to scrape.
+    pub pools: Vec<PoolPlan>,
+    /// Flow control; `None`: nobody is held back.
+    pub flow: Option<FlowPlan>,
     /// Are there profiles?
     pub is_pprof_on: bool,
     /// How logs look.
@@ -37,6 +44,10 @@ pub struct Config {
 pub struct Listen {
     /// Address and port; port 0: any free one.
     pub address: SocketAddr,
+    /// Where Envoys ask flow control.
+    pub flow: SocketAddr,
+    /// Where gRPC health of flow control is answered.
+    pub flow_health: SocketAddr,
     /// A file to write the real address to, once connections are accepted.
     pub address_file: Option<PathBuf>,
     /// After SIGTERM: how long connections are still accepted, with `/readyz` saying no.
@@ -153,7 +164,13 @@ impl Config {
             Auth::TokenFile(_) => "token-file",
         };
         let scheme = if self.tls.is_some() { "https" } else { "http" };
-        format!("{scheme}://{}, auth {auth}, {} Envoy(s)", self.listen.address, self.envoy.len())
+        let flow = self.flow.as_ref().map_or_else(|| "off".to_owned(), |_| self.listen.flow.to_string());
+        format!(
+            "{scheme}://{}, auth {auth}, {} Envoy(s), {} pool(s), flow control {flow}",
+            self.listen.address,
+            self.envoy.len(),
+            self.pools.len()
+        )
     }
 
     /// Pure: the same from the file's text.
@@ -173,11 +190,14 @@ impl Config {
                 return Err(format!("envoy: two entries are named {}; give each its own `name`", admin.name));
             }
         }
+        let parts = sections::Parts::parse(text, &args.pool)?;
         Ok(Self {
             listen,
             tls,
             auth,
             envoy,
+            pools: parts.pools,
+            flow: parts.flow,
             is_pprof_on: args.enable_pprof.or(file.is_pprof_on).unwrap_or(true),
             logging: Logging {
                 format: args.log_format.or(file.log_format).unwrap_or(LogFormat::Text),
@@ -261,10 +281,21 @@ fn listen(args: &ServeArgs, file: &file::File, is_for_all: bool) -> Result<Liste
     }
     Ok(Listen {
         address,
+        flow: with_port(args.grpc_port, file.flow, host, DEFAULT_FLOW_PORT),
+        flow_health: with_port(args.grpc_health_port, file.flow_health, host, DEFAULT_FLOW_HEALTH_PORT),
         address_file: args.address_file.clone(),
         linger: file.linger.unwrap_or(Duration::ZERO),
         drain: file.drain.unwrap_or(DEFAULT_DRAIN),
     })
+}
+
+/// The flag's port, at the file's address or the default one.
+fn with_port(port: Option<u16>, address: Option<SocketAddr>, host: IpAddr, default: u16) -> SocketAddr {
+    let mut address = address.unwrap_or_else(|| SocketAddr::new(host, default));
+    if let Some(port) = port {
+        address.set_port(port);
+    }
+    address
 }
 
 fn read(path: &Path) -> Result<String, String> {
@@ -279,6 +310,8 @@ fn read(path: &Path) -> Result<String, String> {
 
 /// EPP's.
 const DEFAULT_PORT: u16 = 9090;
+const DEFAULT_FLOW_PORT: u16 = 9002;
+const DEFAULT_FLOW_HEALTH_PORT: u16 = 9003;
 const DEFAULT_DRAIN: Duration = Duration::from_secs(10);
 /// Below the shortest scrape interval in use, so that a page is never older than a scrape.
 const ENVOY_INTERVAL: Duration = Duration::from_secs(1);

@@ -15,12 +15,15 @@ use std::sync::Arc;
 use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::auth::Auth;
 use crate::collect::Collect;
-use crate::config::Config;
+use crate::config::{Config, Tls};
 use crate::envoy::Envoys;
+use crate::flow::{FlowControl, FlowListeners, Pem};
 use crate::metrics;
+use crate::pool::Pools;
 use health::Readiness;
 use router::Pages;
 
@@ -32,15 +35,17 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     // A second installation in one process is refused, and that is fine.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let listen = &config.listen;
-    let listener = TcpListener::bind(listen.address).await.with_context(|| format!("listen on {}", listen.address))?;
+    let listener = bind(listen.address).await?;
     let address = listener.local_addr()?;
     // The parts go on while the last answers are given, so that these are true.
     let parts_stop = CancellationToken::new();
     let _stop_parts_at_return = parts_stop.clone().drop_guard();
+    let tracker = TaskTracker::new();
+    let parts = parts(&config, &tracker, &shutdown, &parts_stop).await?;
     let readiness = Arc::new(Readiness::default());
     let pages = Pages {
         auth: Arc::new(Auth::start(&config.auth, parts_stop.clone()).await?),
-        parts: parts(&config, &parts_stop).into(),
+        parts: parts.into(),
         readiness: readiness.clone(),
     };
     let certificates = config.tls.clone().map(|tls| tls::watch(tls, parts_stop.clone())).transpose()?;
@@ -57,12 +62,46 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     tracing::info!(linger = ?listen.linger, drain = ?listen.drain, "stopping");
     tokio::time::sleep(listen.linger).await;
     accepting.cancel();
-    server.await.context("the listener's task")
+    server.await.context("the listener's task")?;
+    parts_stop.cancel();
+    tracker.close();
+    tracker.wait().await;
+    Ok(())
 }
 
-/// Whatever has families on the page, started. Pools and flow control come in here.
-fn parts(config: &Config, stop: &CancellationToken) -> Vec<Arc<dyn Collect>> {
-    vec![Arc::new(Envoys::start(&config.envoy, stop)), Arc::new(metrics::Info)]
+/// Whatever has families on the page, started. Flow control stops with the signal, so that who waits there gets a decision;
+/// what others look at stays until the last answer is given.
+async fn parts(
+    config: &Config,
+    tracker: &TaskTracker,
+    shutdown: &CancellationToken,
+    stop: &CancellationToken,
+) -> anyhow::Result<Vec<Arc<dyn Collect>>> {
+    let pools = Pools::start(config.pools.clone(), tracker, stop.clone())?;
+    let mut parts: Vec<Arc<dyn Collect>> =
+        vec![Arc::new(Envoys::start(&config.envoy, stop)), Arc::new(metrics::Info), Arc::new(pools.clone())];
+    if let Some(plan) = &config.flow {
+        let listeners = FlowListeners {
+            flow: bind(config.listen.flow).await?,
+            tls: config.tls.as_ref().map(pem).transpose()?,
+            health: Some(bind(config.listen.flow_health).await?),
+        };
+        // The gate is one, and so is its pool: the first.
+        let pool = config.pools.first().and_then(|pool| pools.watch(pool.name()));
+        let flow = FlowControl::start(plan.clone(), pool, listeners, tracker, shutdown.clone())?;
+        tracing::info!(address = %flow.address(), "flow control");
+        parts.push(Arc::new(flow));
+    }
+    Ok(parts)
+}
+
+async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))
+}
+
+fn pem(files: &Tls) -> anyhow::Result<Pem> {
+    let read = |path: &Path| std::fs::read(path).with_context(|| format!("tls: {}", path.display()));
+    Ok(Pem { certificate: read(&files.certificate)?, key: read(&files.key)? })
 }
 
 /// Whole or not at all: a reader never sees half an address.

@@ -145,7 +145,7 @@ pub const SCRAPE_ERRORS_TOTAL: Family = Family {
     kind: Kind::Counter,
     labels: &["name", "reason"],
     unit: Unit::None,
-    help: "Failed scrapes of the pool's endpoints by reason: connect, timeout, status, too_large, parse, missing_family.",
+    help: "Failed scrapes of the pool's endpoints by reason: connect, missing_family, parse, status, timeout, too_large, truncated.",
     origin: Tally,
     source: Source::Companion,
 };

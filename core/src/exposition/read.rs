@@ -16,7 +16,7 @@ use memchr::memchr;
 
 pub use labels::Labels;
 pub use sample::Sample;
-pub use select::{Found, Reader, Selector};
+pub use select::{Found, Matches, Reader, Selector};
 pub use spec::Spec;
 
 /// One line that says something. Comments, `# UNIT` and empty lines say nothing.
@@ -194,5 +194,6 @@ fn unescaped(text: &str, quotes: bool) -> Cow<'_, str> {
 const BLANKS: [char; 2] = [' ', '\t'];
 
 // proptest and the oracle are for native runs only.
-#[cfg(all(test, not(target_arch = "wasm32")))]
+#[cfg(test)]
+#[cfg(not(target_arch = "wasm32"))]
 mod tests;

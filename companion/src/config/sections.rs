@@ -1,0 +1,74 @@
+//! The sections of the file that their own parts define: pools and flow control.
+//!
+//! In: the file's text, and EPP's flags for a single pool. Out: plans, or the first mistake in one sentence.
+
+use serde::Deserialize;
+
+use super::args::PoolFlags;
+use crate::flow::config::{FlowConfig, FlowPlan};
+use crate::pool::{PoolConfig, PoolPlan};
+
+/// What the parts are to do.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Parts {
+    pub(super) pools: Vec<PoolPlan>,
+    pub(super) flow: Option<FlowPlan>,
+}
+
+/// The file with an eye for these sections only; the others are `file.rs`'s.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Sections {
+    pools: Vec<PoolConfig>,
+    flow_control: Option<FlowConfig>,
+}
+
+impl Parts {
+    pub(super) fn parse(text: &str, flags: &PoolFlags) -> Result<Self, String> {
+        let mut sections = Sections::default();
+        if !text.trim().is_empty() {
+            let read: Option<Sections> = serde_saphyr::from_str(text).map_err(|error| {
+                let place = error.location().map(|at| format!("line {}, column {}: ", at.line(), at.column()));
+                let message = error.without_snippet().to_string();
+                format!("{}{}", place.unwrap_or_default(), message.lines().next().unwrap_or_default())
+            })?;
+            sections = read.unwrap_or_default();
+        }
+        apply(flags, &mut sections.pools)?;
+        let mut pools = Vec::new();
+        for (index, pool) in sections.pools.into_iter().enumerate() {
+            pools.push(pool.plan().map_err(|problem| format!("pools[{index}].{problem}"))?);
+        }
+        let flow = sections.flow_control.map(FlowConfig::plan).transpose();
+        Ok(Self { pools, flow: flow.map_err(|problem| format!("flow_control.{problem}"))? })
+    }
+}
+
+/// EPP's flags are of one pool: the file's only one, or the InferencePool that they name.
+fn apply(flags: &PoolFlags, pools: &mut Vec<PoolConfig>) -> Result<(), String> {
+    // The namespace alone may also come from the environment of any pod.
+    let nothing_said = PoolFlags { pool_namespace: flags.pool_namespace.clone(), ..PoolFlags::default() };
+    if *flags == nothing_said {
+        return Ok(());
+    }
+    if pools.len() > 1 {
+        return Err("the flags for a pool are of one pool, and the file has several: say it there".to_owned());
+    }
+    if pools.is_empty() {
+        return Err("there are flags for a pool, and the file has none".to_owned());
+    }
+    for pool in pools {
+        if let Some(name) = &flags.pool_name {
+            name.clone_into(&mut pool.name);
+        }
+        let text = |duration: Option<std::time::Duration>| duration.map(|time| format!("{}us", time.as_micros()));
+        pool.namespace = flags.pool_namespace.clone().or(pool.namespace.take());
+        pool.refresh_metrics_interval = text(flags.refresh_metrics_interval).or(pool.refresh_metrics_interval.take());
+        pool.metrics_staleness_threshold =
+            text(flags.metrics_staleness_threshold).or(pool.metrics_staleness_threshold.take());
+        pool.metrics.port = flags.model_server_metrics_port.or(pool.metrics.port);
+        pool.metrics.path = flags.model_server_metrics_path.clone().or(pool.metrics.path.take());
+        pool.metrics.scheme = flags.model_server_metrics_scheme.clone().or(pool.metrics.scheme.take());
+    }
+    Ok(())
+}
