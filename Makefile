@@ -24,6 +24,9 @@ setup-demo:
 setup-kube: ## build kube-apiserver and etcd for the tests that need a real Kubernetes API (once; ten minutes of CPU, needs Go)
 	@echo "kube-apiserver and etcd: $$(scripts/kube.sh build)"
 
+setup-browser: ## get headless Chromium and its driver for the tests of the live page
+	@scripts/browser.sh fetch >/dev/null
+
 build: setup-build dist/tally.wasm ## leave dist/tally.wasm and dist/tallyd, both optimised
 	@$(STEP) "build tallyd" cargo build --release --package tallyd --bin tallyd
 	@install -D target/release/tallyd dist/tallyd

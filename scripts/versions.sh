@@ -21,3 +21,7 @@ DEBIAN_WASM_PACKAGES="rustc-web cargo-web rust-web-src lld-22"
 # k8s.io/kubernetes names its own parts by folder; as modules they have the same number with v0 in front.
 KUBE_VERSION=1.34.4
 ETCD_VERSION=3.6.8
+
+# The live page's tests: npm packages that drive Chromium and judge the page for screen readers.
+PLAYWRIGHT_VERSION=1.65.1
+AXE_VERSION=4.14.1

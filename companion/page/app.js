@@ -104,7 +104,7 @@ async function loop() {
       await turn();
       draw();
     }
-    await new Promise((done) => setTimeout(done, Math.max(0, EVERY - (Date.now() - began))));
+    await new Promise((done) => setTimeout(done, Math.max(EVERY / 2, EVERY - (Date.now() - began))));
   }
 }
 

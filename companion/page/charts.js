@@ -85,7 +85,7 @@ function remake(chart, named, data) {
     cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false } },
     scales: { y: { range: (_, low, high) => [0, chart.top ?? Math.max(high * 1.1, low, 1e-3)] } },
     axes: [
-      { ...axis, font: text, space: 80, values: (_, ticks) => ticks.map((tick) => clock(tick * 1000)) },
+      { ...axis, font: text, size: 30, space: 80, values: (_, ticks) => ticks.map((tick) => clock(tick * 1000)) },
       { ...axis, font: text, size: 56, space: 28, values: (_, ticks) => ticks.map((tick) => chart.say(tick)) },
     ],
     series: [{}, ...named.map((label, turn) => ({

@@ -89,17 +89,19 @@ export class History {
   constructor() {
     this.readings = [];
     this.points = [];
+    this.last = null;
   }
 
   /** Takes a reading in. */
   add(now) {
+    this.last = now;
     this.readings.push(now);
     if (this.readings.length > WINDOW + 1) this.readings.shift();
     if (this.readings.length < 2) return;
-    const last = this.readings[this.readings.length - 2];
-    const seconds = (now.time - last.time) / 1000;
+    const before = this.readings[this.readings.length - 2];
+    const seconds = (now.time - before.time) / 1000;
     const rate = (key) => {
-      const grown = growth(last.all[key], now.all[key]);
+      const grown = growth(before.all[key], now.all[key]);
       return grown === null || seconds <= 0 ? null : grown / seconds;
     };
     this.point(now.time, {
@@ -118,7 +120,7 @@ export class History {
     });
   }
 
-  /** Nothing could be read: the lines get a gap, and rates begin anew. */
+  /** Nothing could be read: the lines get a gap, rates begin anew, totals stay those of the last reading. */
   gap(time) {
     if (this.readings.length > 0) this.point(time, {});
     this.readings = [];
@@ -168,9 +170,7 @@ export class History {
 
   /** The busiest models of the last reading, each with totals, and rates and quantiles of the window. */
   topModels() {
-    const last = this.readings[this.readings.length - 1];
-    if (!last) return [];
-    const rows = [...last.models].map(([model, totals]) => ({
+    const rows = [...(this.last?.models ?? [])].map(([model, totals]) => ({
       model,
       ...totals,
       rate: this.modelRate(model, "requests"),

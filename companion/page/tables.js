@@ -42,7 +42,7 @@ const ADAPTERS = [
 
 /** Writes everything that is not a chart. */
 export function write(history) {
-  const last = history.readings[history.readings.length - 1];
+  const last = history.last;
   const point = history.points[history.points.length - 1] ?? {};
   const now = last ? { ...point, running: last.all.running, queue: last.pool.queue, cache: last.pool.cache, ready: last.pool.ready } : {};
   const items = NUMBERS.map(([label, read]) => {

@@ -58,7 +58,13 @@ fn serve(mut stream: &TcpStream, families: &[&Family], more: &str, began: Instan
     Ok(())
 }
 
-/// The page after this many seconds.
+/// The page of these sources after this many seconds.
+#[must_use]
+pub fn text(sources: &[Source], seconds: f64) -> String {
+    let families: Vec<&'static Family> = catalog::all().filter(|family| sources.contains(&family.source)).collect();
+    page(&families, seconds)
+}
+
 fn page(families: &[&Family], seconds: f64) -> String {
     let mut page = Writer::new(Format::Text);
     for family in families {
@@ -67,7 +73,11 @@ fn page(families: &[&Family], seconds: f64) -> String {
             let labels: Vec<(&str, &str)> = labels.clone();
             let share = turn as f64 + 1.0;
             match family.kind {
-                Kind::Counter => writer.sample(&labels, (seconds * scale(family.unit) / share).floor()),
+                Kind::Counter => {
+                    // Errors are rarer than what they are errors of.
+                    let rarer = if family.name.contains("error") { 25.0 } else { 1.0 };
+                    writer.sample(&labels, (seconds * scale(family.unit) / share / rarer).floor());
+                }
                 Kind::Gauge => writer.sample(&labels, gauge(family, seconds, share)),
                 Kind::Histogram(bounds) => {
                     let mut histogram = Histogram::new(bounds);

@@ -55,6 +55,7 @@ test("rates are growth over time, a restart loses nothing, a gap is a gap", () =
   assert.equal(history.topModels()[0].rate, 4);
   history.gap(6000);
   assert.equal(history.points.at(-1).requests, undefined);
+  assert.equal(history.topModels()[0].requests, 6);
   history.add(at(8000, 50, 3, 3));
   assert.equal(history.points.length, 3);
 });
