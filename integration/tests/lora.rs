@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use tally_integration::lora::{ModelServer, Mood, Replayer, Syncer, Vllm, status};
 use tally_integration::page::Page;
 use tally_integration::tools::poll;
+use tempfile::TempDir;
 
 /// For what happens in the next second or two on an idle machine.
 const SOON: Duration = Duration::from_secs(30);
@@ -44,6 +45,10 @@ fn config(page: &Page) -> (f64, f64) {
     (page.total("lora_syncer_config_valid", &[]), page.total("lora_syncer_config_generation", &[]))
 }
 
+fn last_success(page: &Page) -> Option<f64> {
+    page.sum("lora_syncer_last_success_timestamp_seconds", &[])
+}
+
 fn until_listed(server: &dyn ModelServer, wanted: &[(&str, &Path)]) -> Result<()> {
     let wanted: BTreeMap<String, String> =
         wanted.iter().map(|(id, source)| ((*id).to_owned(), source.display().to_string())).collect();
@@ -58,77 +63,106 @@ fn serves(server: &dyn ModelServer, model: &str, wanted: u16) -> Result<Option<S
     Ok(Some(text))
 }
 
+/// A server and its syncer in the middle of their life.
+struct Scene<'a> {
+    server: &'a mut dyn ModelServer,
+    syncer: Syncer,
+    one: PathBuf,
+    two: PathBuf,
+    three: PathBuf,
+    /// A path that becomes good later.
+    late: PathBuf,
+    _folder: TempDir,
+}
+
 /// The life of a server's adapters; each step is what the page and the server have to show after it.
 fn scenario(server: &mut dyn ModelServer) -> Result<()> {
-    let mut syncer = Syncer::start(&[])?;
-    ensure!(syncer.until_ready(SOON, 503)?.starts_with("no good configuration"));
     let (one, two, three) = (server.adapter(1), server.adapter(2), server.adapter(3));
     let folder = tempfile::tempdir()?;
     let late = folder.path().join("late");
-    server.meddle("old", Some(&three))?;
-    server.meddle("strange", Some(&three))?;
-
-    // Load and unload; a bad path fails alone and does not keep the Pod out of service.
-    syncer.write(&file(server.port(), &[("a", &one), ("late", &late)], &["old", "never-there"]))?;
-    syncer.until_status(SOON, "a", 1.0)?;
-    syncer.until_status(SOON, "old", 0.0)?;
-    syncer.until_status(SOON, "never-there", 0.0)?;
-    syncer.until(SOON, "late is not found", |page| errors(page, "late", "not_found") >= 1.0)?;
-    syncer.until_status(SOON, "late", 0.0)?;
-    syncer.until_ready(SOON, 200)?;
-    until_listed(server, &[("a", &one), ("strange", &three)])?;
-    let of_one = serves(server, "a", 200)?;
-    serves(server, "late", 404)?;
-    serves(server, "old", 404)?;
-    let page = syncer.page()?;
-    ensure!(
-        errors(&page, "a", "not_found") == 0.0 && page.sum("lora_syncer_last_success_timestamp_seconds", &[]).is_none()
-    );
-
-    // The path becomes good.
-    symlink(&two, &late)?;
-    syncer.until_status(AFTER_A_PAUSE, "late", 1.0)?;
-    syncer.until(SOON, "success", |page| page.sum("lora_syncer_last_success_timestamp_seconds", &[]).is_some())?;
-
-    // Another source under the same name.
-    syncer.write(&file(server.port(), &[("a", &two), ("late", &late)], &["old"]))?;
-    until_listed(server, &[("a", &two), ("late", &late), ("strange", &three)])?;
-    syncer.until_status(SOON, "a", 1.0)?;
-    let of_two = serves(server, "a", 200)?;
-    ensure!(of_two == serves(server, "late", 200)?, "the same weights say the same");
-    ensure!(of_two.is_none() || of_two != of_one, "the new weights say the old: {of_one:?}");
-
-    // A broken file keeps the last good one in force; a mended one counts.
-    let (_, generation) = config(&syncer.page()?);
-    syncer.write("vLLMLoRAConfig:\n  ensureExist:\n    models:\n    - id: a\n")?;
-    syncer.until(SOON, "invalid", |page| config(page) == (0.0, generation))?;
-    let said =
-        "line 4, column 7: vLLMLoRAConfig.ensureExist.models[0].source: expected the path or repository of the adapter";
-    ensure!(syncer.log().contains(said), "{}", syncer.log());
-    server.meddle("late", None)?;
-    until_listed(server, &[("a", &two), ("late", &late), ("strange", &three)])
-        .context("healing by the last good file")?;
-    syncer.write(&file(server.port(), &[("b", &one), ("late", &late)], &["a"]))?;
-    syncer.until(SOON, "valid", |page| config(page) == (1.0, generation + 1.0))?;
-    until_listed(server, &[("b", &one), ("late", &late), ("strange", &three)])?;
-    syncer.until_status(SOON, "a", 0.0)?;
-    serves(server, "a", 404)?;
-
-    // The server dies and comes back empty.
-    server.kill()?;
-    syncer.until_status(SOON, "b", 0.0)?;
-    ensure!(syncer.until_ready(SOON, 503)?.contains("unreachable"));
-    syncer.until(SOON, "an error", |page| errors(page, "", "unreachable") >= 1.0)?;
-    server.restart()?;
-    until_listed(server, &[("b", &one), ("late", &late)])?;
-    syncer.until_status(SOON, "b", 1.0)?;
-    syncer.until_status(SOON, "late", 1.0)?;
-    syncer.until_ready(SOON, 200)?;
-    ensure!(serves(server, "b", 200)? == of_one);
-
-    ensure!(syncer.ask("/healthz")?.status == 200);
-    ensure!(syncer.stop(SOON), "it does not end when asked");
+    let mut scene = Scene { server, syncer: Syncer::start(&[])?, one, two, three, late, _folder: folder };
+    ensure!(scene.syncer.until_ready(SOON, 503)?.starts_with("no good configuration"));
+    let of_one = scene.loads_and_unloads()?;
+    scene.changes_a_source(&of_one)?;
+    scene.breaks_and_mends_the_file()?;
+    scene.dies_and_comes_back_empty(&of_one)?;
+    ensure!(scene.syncer.ask("/healthz")?.status == 200);
+    ensure!(scene.syncer.stop(SOON), "it does not end when asked");
     Ok(())
+}
+
+impl Scene<'_> {
+    fn write(&mut self, exist: &[(&str, &Path)], not_exist: &[&str]) -> Result<()> {
+        self.syncer.write(&file(self.server.port(), exist, not_exist))
+    }
+
+    /// A bad path fails alone and does not keep the Pod out of service. Out: what the first adapter says.
+    fn loads_and_unloads(&mut self) -> Result<Option<String>> {
+        let (one, three, late) = (self.one.clone(), self.three.clone(), self.late.clone());
+        self.server.meddle("old", Some(&three))?;
+        self.server.meddle("strange", Some(&three))?;
+        self.write(&[("a", &one), ("late", &late)], &["old", "never-there"])?;
+        self.syncer.until_status(SOON, "a", 1.0)?;
+        self.syncer.until_status(SOON, "old", 0.0)?;
+        self.syncer.until_status(SOON, "never-there", 0.0)?;
+        self.syncer.until(SOON, "late is not found", |page| errors(page, "late", "not_found") >= 1.0)?;
+        self.syncer.until_status(SOON, "late", 0.0)?;
+        self.syncer.until_ready(SOON, 200)?;
+        until_listed(self.server, &[("a", &one), ("strange", &three)])?;
+        let of_one = serves(self.server, "a", 200)?;
+        serves(self.server, "late", 404)?;
+        serves(self.server, "old", 404)?;
+        let page = self.syncer.page()?;
+        ensure!(errors(&page, "a", "not_found") == 0.0 && last_success(&page).is_none());
+        symlink(&self.two, &late)?;
+        self.syncer.until_status(AFTER_A_PAUSE, "late", 1.0)?;
+        self.syncer.until(SOON, "success", |page| last_success(page).is_some())?;
+        Ok(of_one)
+    }
+
+    fn changes_a_source(&mut self, of_one: &Option<String>) -> Result<()> {
+        let (two, three, late) = (self.two.clone(), self.three.clone(), self.late.clone());
+        self.write(&[("a", &two), ("late", &late)], &["old"])?;
+        until_listed(self.server, &[("a", &two), ("late", &late), ("strange", &three)])?;
+        self.syncer.until_status(SOON, "a", 1.0)?;
+        let of_two = serves(self.server, "a", 200)?;
+        ensure!(of_two == serves(self.server, "late", 200)?, "the same weights say the same");
+        ensure!(of_two.is_none() || of_two != *of_one, "the new weights say the old: {of_one:?}");
+        Ok(())
+    }
+
+    /// A broken file keeps the last good one in force; a mended one counts.
+    fn breaks_and_mends_the_file(&mut self) -> Result<()> {
+        let (one, two, three, late) = (self.one.clone(), self.two.clone(), self.three.clone(), self.late.clone());
+        let (_, generation) = config(&self.syncer.page()?);
+        self.syncer.write("vLLMLoRAConfig:\n  ensureExist:\n    models:\n    - id: a\n")?;
+        self.syncer.until(SOON, "invalid", |page| config(page) == (0.0, generation))?;
+        let said = "line 4, column 7: vLLMLoRAConfig.ensureExist.models[0].source: expected the path or repository";
+        ensure!(self.syncer.log().contains(said), "{}", self.syncer.log());
+        self.server.meddle("late", None)?;
+        until_listed(self.server, &[("a", &two), ("late", &late), ("strange", &three)])
+            .context("by the last good file")?;
+        self.write(&[("b", &one), ("late", &late)], &["a"])?;
+        self.syncer.until(SOON, "valid", |page| config(page) == (1.0, generation + 1.0))?;
+        until_listed(self.server, &[("b", &one), ("late", &late), ("strange", &three)])?;
+        self.syncer.until_status(SOON, "a", 0.0)?;
+        serves(self.server, "a", 404)?;
+        Ok(())
+    }
+
+    fn dies_and_comes_back_empty(&mut self, of_one: &Option<String>) -> Result<()> {
+        self.server.kill()?;
+        self.syncer.until_status(SOON, "b", 0.0)?;
+        ensure!(self.syncer.until_ready(SOON, 503)?.contains("unreachable"));
+        self.syncer.until(SOON, "an error", |page| errors(page, "", "unreachable") >= 1.0)?;
+        self.server.restart()?;
+        until_listed(self.server, &[("b", &self.one), ("late", &self.late)])?;
+        self.syncer.until_status(SOON, "b", 1.0)?;
+        self.syncer.until_status(SOON, "late", 1.0)?;
+        self.syncer.until_ready(SOON, 200)?;
+        ensure!(serves(self.server, "b", 200)? == *of_one, "the same weights say the same");
+        Ok(())
+    }
 }
 
 #[test]

@@ -698,6 +698,35 @@ mod tests {
     }
 
     #[test]
+    fn a_mended_source_is_tried_at_once() {
+        let mut world = World::new(KINDS[0], [0, 0, 0]);
+        world.desire([1, 0, 0, 0]);
+        for _ in 0..10 {
+            world.now += MAX_PAUSE;
+            world.cycle();
+            world.answer(Reason::NotFound, 1);
+        }
+        world.cycle();
+        assert_eq!(world.calls, [], "it pauses");
+        world.desire([2, 0, 0, 0]);
+        world.cycle();
+        assert_eq!(world.calls.len(), 1);
+    }
+
+    #[test]
+    fn where_a_listing_hides_adapters_each_is_asked_for_again_and_a_failure_then_shows() {
+        let mut world = World::new(KINDS[3], [0, 0, 0]);
+        world.desire([1, 0, 0, 0]);
+        world.cycle();
+        world.answer(Reason::Timeout, 0);
+        world.now += TELL_AGAIN_AFTER;
+        world.cycle();
+        assert_eq!(world.reconciler.statuses().next(), Some(("a", true)), "it serves while it is asked again");
+        world.answer(Reason::Timeout, 1);
+        assert_eq!(world.reconciler.statuses().next(), Some(("a", false)));
+    }
+
+    #[test]
     fn a_late_answer_is_forgiven_for_half_a_minute_and_a_refused_connection_never() {
         let mut world = World::new(KINDS[0], [1, 0, 0]);
         world.desire([1, 0, 0, 0]);
@@ -705,7 +734,9 @@ mod tests {
         world.reconciler.lost(Reason::Timeout, world.now + Duration::from_secs(29));
         assert_eq!(world.reconciler.waits_for(), None);
         assert_eq!(world.reconciler.statuses().next(), Some(("a", true)));
+        world.desire([1, 1, 0, 0]);
         assert_eq!(world.reconciler.next(world.now), [], "nothing without a listing");
+        world.desire([1, 0, 0, 0]);
         world.reconciler.lost(Reason::Timeout, world.now + Duration::from_secs(30));
         assert_eq!(world.reconciler.statuses().next(), Some(("a", false)));
         world.cycle();
