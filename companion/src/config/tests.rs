@@ -114,7 +114,7 @@ fn a_mistake_is_named_with_line_key_and_what_was_expected() {
     for (text, said) in [
         (
             "listen:\n  adress: x\n",
-            "line 2, column 11: listen.adress: unknown key; known here are address, linger, drain",
+            "line 2, column 11: listen.adress: unknown key; known here are address, flow, flow_health, linger, drain",
         ),
         (
             "listen:\n  address: 9090\n",
@@ -131,5 +131,32 @@ fn a_mistake_is_named_with_line_key_and_what_was_expected() {
         ("a list\n", "expected a map of keys, found \"a list\""),
     ] {
         assert!(problem(text).contains(said), "{text}: {}", problem(text));
+    }
+}
+
+#[test]
+fn pools_and_flow_control_are_read_and_epps_flags_are_of_the_only_pool() {
+    let text = "pools:\n- {name: p, discovery: {static: ['127.0.0.1:8000']}}\nflow_control: {maxRequests: 10}\n";
+    let flags = PoolFlags { refresh_metrics_interval: Some(Duration::from_millis(20)), ..PoolFlags::default() };
+    let args = ServeArgs { pool: flags.clone(), grpc_port: Some(7002), ..ServeArgs::default() };
+    let config = build(args, text).unwrap();
+    assert_eq!(config.pools[0].name(), "p");
+    assert_eq!(config.flow.unwrap().controller.queue.max_requests, 10);
+    assert_eq!(config.listen.flow.to_string(), "127.0.0.1:7002");
+    assert_eq!(config.listen.flow_health.to_string(), "127.0.0.1:9003");
+    let two = "pools:\n- {name: a, discovery: {static: []}}\n- {name: b, discovery: {static: []}}\n";
+    let problem = build(ServeArgs { pool: flags, ..ServeArgs::default() }, two).unwrap_err();
+    assert!(problem.contains("of one pool"), "{problem}");
+}
+
+#[test]
+fn a_mistake_in_a_parts_own_section_is_named_with_its_key() {
+    for (text, sentence) in [
+        ("pools:\n- {name: p, discovery: {static: []}, engine: gpt}\n", "pools[0].engine: expected "),
+        ("pools:\n- {name: p, discovery: {static: []}, port: 1}\n", "line 2, column "),
+        ("flow_control:\n  maxFlows: 0\n", "flow_control.maxFlows: expected at least 1"),
+        ("flow_control:\n  maxFlow: 1\n", "line 2, column "),
+    ] {
+        assert!(problem(text).starts_with(sentence), "{}", problem(text));
     }
 }

@@ -125,8 +125,8 @@ pub fn run(upstream: &Upstream, seconds: u64, keep: bool) -> Result<()> {
     options.admin = usual_or_any(9901);
     let envoy = Envoy::start(&options)?;
     println!("envoy         127.0.0.1:{} with dist/tally.wasm, admin 127.0.0.1:{}", envoy.port, envoy.admin);
-    let companion = Companion::start_at(usual_or_any(9090), &companion_config(envoy.admin), &[])?;
-    println!("tallyd        127.0.0.1:{}, reads Envoy's admin", companion.port);
+    let companion = Companion::start_at(usual_or_any(9090), &companion_config(&envoy, &server), &[])?;
+    println!("tallyd        127.0.0.1:{}, reads Envoy's admin and the model server's metrics", companion.port);
 
     let mix = if server.recorded { load::recorded()? } else { load::live(envoy.port)? };
     let counts = load::send(envoy.port, &mix, Duration::from_secs(seconds), progress);
@@ -160,9 +160,15 @@ pub fn run(upstream: &Upstream, seconds: u64, keep: bool) -> Result<()> {
     Ok(())
 }
 
-/// tallyd on loopback, open, with this Envoy on its page.
-fn companion_config(admin: u16) -> String {
-    format!("auth: {{ mode: none }}\nenvoy:\n- {{ name: demo, url: 'http://127.0.0.1:{admin}' }}\n")
+/// tallyd on loopback, open, with this Envoy and this model server on its page.
+fn companion_config(envoy: &Envoy, server: &Behind) -> String {
+    let (admin, Behind { host, port, .. }) = (envoy.admin, server);
+    format!(
+        "auth: {{ mode: none }}\n\
+         envoy:\n- {{ name: demo, url: 'http://127.0.0.1:{admin}' }}\n\
+         pools:\n- {{ name: demo, engine: auto, discovery: {{ static: ['{host}:{port}'] }}, \
+         refresh_metrics_interval: 1s }}\n"
+    )
 }
 
 fn progress(text: &str) {
