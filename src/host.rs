@@ -46,6 +46,31 @@ fn header(map: MapType, name: &str) -> Vec<u8> {
     hostcalls::get_map_value_bytes(map, name).ok().flatten().unwrap_or_default()
 }
 
+/// Takes a request header out; only in `on_http_request_headers`.
+pub(crate) fn remove_request_header(name: &str) -> Result<(), HostError> {
+    hostcalls::remove_map_value(MapType::HttpRequestHeaders, name).map_err(failed("remove_map_value"))
+}
+
+/// Takes a response header out; only in `on_http_response_headers`.
+pub(crate) fn remove_response_header(name: &str) -> Result<(), HostError> {
+    hostcalls::remove_map_value(MapType::HttpResponseHeaders, name).map_err(failed("remove_map_value"))
+}
+
+/// Puts other bytes in the place of the piece of the request's body that has just come.
+pub(crate) fn set_request_body(bytes: &[u8]) -> Result<(), HostError> {
+    set_body(BufferType::HttpRequestBody, bytes)
+}
+
+/// Puts other bytes in the place of the piece of the answer's body that has just come.
+pub(crate) fn set_response_body(bytes: &[u8]) -> Result<(), HostError> {
+    set_body(BufferType::HttpResponseBody, bytes)
+}
+
+/// Envoy replaces all that there is if the length is at least that.
+fn set_body(buffer: BufferType, bytes: &[u8]) -> Result<(), HostError> {
+    hostcalls::set_buffer(buffer, 0, usize::MAX, bytes).map_err(failed("set_buffer"))
+}
+
 /// The piece of the request's body that has just come.
 pub(crate) fn request_body(size: usize) -> Result<Vec<u8>, HostError> {
     body(BufferType::HttpRequestBody, size)

@@ -4,9 +4,10 @@
 //! Envoy ──callbacks──► root (one per VM)  ──► table ──tick──► stats ──► Envoy's counters and gauges
 //!                        └─ stream (one per request) ─► core::Exchange ─┘
 //! ```
-//! It knows Envoy's calls and no JSON. It never pauses, buffers or alters what passes.
+//! It knows Envoy's calls and no JSON. It never pauses, buffers or alters what passes, unless the configuration asks for it.
 #![forbid(unsafe_code)]
 
+mod edit;
 mod host;
 mod root;
 mod slot;

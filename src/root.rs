@@ -31,12 +31,13 @@ pub(crate) struct Shared {
     slot: RefCell<Slot>,
     /// No tick will come any more: every end of a stream flushes.
     is_done: Cell<bool>,
+    number: Cell<u64>,
 }
 
 impl Shared {
     fn new(config: Config) -> Self {
         let table = RefCell::new(Table::new(&config));
-        Self { config, table, slot: RefCell::default(), is_done: Cell::new(false) }
+        Self { config, table, slot: RefCell::default(), is_done: Cell::new(false), number: Cell::new(0) }
     }
 
     /// Counts a call that Envoy refused; the value is then the type's default.
@@ -45,6 +46,11 @@ impl Shared {
             self.table.borrow_mut().count(Global::HostCallError(call), 1);
             T::default()
         })
+    }
+
+    /// Another number at each call.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.number.replace(self.number.get().wrapping_add(1))
     }
 
     /// A stream has ended and is counted.

@@ -1,7 +1,7 @@
 //! One per request: Envoy's callbacks in the order of the data, each handed to the [`Exchange`].
 //!
-//! In: heads and pieces of bodies. Out: one record in the table at the end. It never pauses a stream, never changes a
-//! byte, and reads a piece only if the exchange still wants to know something.
+//! In: heads and pieces of bodies. Out: one record in the table at the end. It never pauses a stream, changes no byte but
+//! through [`Edit`], and reads a piece only if somebody still wants to know something.
 
 use std::rc::Rc;
 
@@ -12,6 +12,7 @@ use tally_core::outcome::{Cause, End};
 use tally_core::response::ResponseHead;
 use tally_core::table::{Global, Ignored, RunningMark};
 
+use crate::edit::{self, Edit};
 use crate::host;
 use crate::root::Shared;
 
@@ -21,13 +22,14 @@ pub(crate) struct Stream {
     /// `None`: not measured, or over.
     exchange: Option<Exchange>,
     running: Option<RunningMark>,
+    edit: Edit,
 }
 
 impl Stream {
     /// A stream of which nothing has come.
     pub(crate) fn new(shared: Rc<Shared>) -> Self {
         shared.table.borrow_mut().live_streams(1);
-        Self { shared, exchange: None, running: None }
+        Self { shared, exchange: None, running: None, edit: Edit::default() }
     }
 
     /// The exchange of a request's head; or why it passes unmeasured.
@@ -89,6 +91,9 @@ impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
         match self.begin(end_of_stream) {
             Ok(exchange) => {
+                if edit::is_configured(&self.shared.config) {
+                    self.edit = Edit::request_head(&self.shared, exchange.api(), end_of_stream);
+                }
                 self.exchange = Some(exchange);
                 self.run(end_of_stream);
             }
@@ -100,8 +105,13 @@ impl HttpContext for Stream {
     fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         if let Some(exchange) = &mut self.exchange {
             let is_wanted = size > 0 && exchange.wants_request_chunk();
-            let bytes = is_wanted.then(|| self.shared.or_default(host::request_body(size)));
-            exchange.request_chunk(size as u64, bytes.as_deref());
+            let is_read = is_wanted || (size > 0 && self.edit.wants_request());
+            let bytes = is_read.then(|| self.shared.or_default(host::request_body(size)));
+            exchange.request_chunk(size as u64, bytes.as_deref().filter(|_| is_wanted));
+            if self.edit.wants_request() {
+                let bytes = bytes.as_deref().unwrap_or_default();
+                self.edit.request_chunk(&self.shared, exchange, size, bytes, end_of_stream);
+            }
             self.run(end_of_stream);
         }
         Action::Continue
@@ -118,6 +128,7 @@ impl HttpContext for Stream {
             let [content_type, content_encoding] = ["content-type", "content-encoding"].map(host::response_header);
             let head = ResponseHead { status, content_type: &content_type, content_encoding: &content_encoding };
             exchange.response_head(&head);
+            self.edit.response_head(&self.shared, &head, end_of_stream);
             if end_of_stream {
                 exchange.response_end(host::now());
             }
@@ -129,8 +140,12 @@ impl HttpContext for Stream {
         if let Some(exchange) = &mut self.exchange {
             let now = host::now();
             let is_wanted = size > 0 && exchange.wants_response_chunk();
-            let bytes = is_wanted.then(|| self.shared.or_default(host::response_body(size)));
-            exchange.response_chunk(size as u64, bytes.as_deref(), now);
+            let is_read = is_wanted || (size > 0 && self.edit.wants_response());
+            let bytes = is_read.then(|| self.shared.or_default(host::response_body(size)));
+            exchange.response_chunk(size as u64, bytes.as_deref().filter(|_| is_wanted), now);
+            if self.edit.wants_response() {
+                self.edit.response_chunk(&self.shared, size, bytes.as_deref().unwrap_or_default(), end_of_stream);
+            }
             if end_of_stream {
                 exchange.response_end(now);
             }

@@ -11,6 +11,7 @@ use core::fmt;
 use serde_json::Value;
 
 use crate::api::Api;
+use crate::change::rewrite::{self, ModelRewrite};
 
 /// How the filter works.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +38,12 @@ pub struct Config {
     pub estimate_missing_usage: bool,
     /// Take llama.cpp's `timings` where it sends no usage.
     pub llama_timings: bool,
+    /// Ask for the usage of streams whose clients did not, and keep the answer to it from them.
+    pub inject_usage: bool,
+    /// Models that are another one upstream.
+    pub model_rewrites: Vec<ModelRewrite>,
+    /// Ask model servers for plain answers, whatever the client would take.
+    pub drop_accept_encoding: bool,
 }
 
 impl Default for Config {
@@ -53,6 +60,9 @@ impl Default for Config {
             max_tenants: 100,
             estimate_missing_usage: false,
             llama_timings: false,
+            inject_usage: false,
+            model_rewrites: Vec::new(),
+            drop_accept_encoding: false,
         }
     }
 }
@@ -159,6 +169,26 @@ pub const KEYS: &[Key] = &[
         meaning: "Take llama.cpp's `timings` as usage where it sends none.",
         read: |value, config| value.as_bool().map(|flag| config.llama_timings = flag),
     },
+    Key {
+        name: "inject_usage",
+        expected: "true or false",
+        meaning: "Set `stream_options.include_usage` in streaming chat and completions requests that do not name it, and take \
+                  the usage event that this causes out of the answer. Implies `drop_accept_encoding`. See docs/CHANGES.md.",
+        read: |value, config| value.as_bool().map(|flag| config.inject_usage = flag),
+    },
+    Key {
+        name: "model_rewrites",
+        expected: rewrite::EXPECTED,
+        meaning: "Models whose requests go upstream under another name, chosen by weight; answers name the model that the \
+                  client asked for. Implies `drop_accept_encoding`. See docs/CHANGES.md.",
+        read: |value, config| rewrite::read(value).map(|rewrites| config.model_rewrites = rewrites),
+    },
+    Key {
+        name: "drop_accept_encoding",
+        expected: "true or false",
+        meaning: "Remove `accept-encoding` from measured requests, so that answers come in plain text and can be read.",
+        read: |value, config| value.as_bool().map(|flag| config.drop_accept_encoding = flag),
+    },
 ];
 
 impl Config {
@@ -188,6 +218,12 @@ impl Config {
         }
         if config.hash_tenant && config.tenant_header.is_empty() {
             return Err(error("hash_tenant", "expected `tenant_header` beside it".to_string()));
+        }
+        // Names that an operator wrote are never folded into `other`.
+        for name in config.model_rewrites.iter().flat_map(ModelRewrite::names) {
+            if !config.models.iter().any(|known| known == name) {
+                config.models.push(name.to_string());
+            }
         }
         Ok(config)
     }

@@ -91,6 +91,12 @@ impl Exchange {
         }
     }
 
+    /// Its API.
+    #[must_use]
+    pub const fn api(&self) -> Api {
+        self.api
+    }
+
     /// Whether the next piece of the request's body has to be read.
     #[must_use]
     pub const fn wants_request_chunk(&self) -> bool {
@@ -114,6 +120,12 @@ impl Exchange {
     #[must_use]
     pub fn model(&self) -> &[u8] {
         self.request.model()
+    }
+
+    /// The request goes on under this model's name.
+    pub fn rewritten(&mut self, target_model: &[u8]) {
+        self.target_model.clear();
+        self.target_model.extend_from_slice(target_model);
     }
 
     /// The final head of the answer came.

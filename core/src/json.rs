@@ -6,6 +6,7 @@
 
 mod number;
 mod skip;
+mod spans;
 mod text;
 
 use memchr::memchr2;
@@ -13,6 +14,7 @@ use memchr::memchr2;
 pub use number::Number;
 use number::{Digits, Phase};
 use skip::Skip;
+pub use spans::{Edge, Spans};
 use text::{Carry, cut};
 
 /// Wanted containers may lie this deep in each other; what is deeper is skipped.

@@ -19,6 +19,7 @@ extern crate alloc;
 pub mod admission;
 pub mod api;
 pub mod catalog;
+pub mod change;
 pub mod config;
 pub mod document;
 pub mod exchange;

@@ -26,6 +26,32 @@ pub struct ResponseHead<'a> {
     pub content_encoding: &'a [u8],
 }
 
+impl ResponseHead<'_> {
+    /// Whether the body is an event stream.
+    #[must_use]
+    pub fn is_event_stream(&self) -> bool {
+        self.media_type().eq_ignore_ascii_case(b"text/event-stream")
+    }
+
+    /// Whether the body is, or may be, JSON.
+    #[must_use]
+    pub fn is_json(&self) -> bool {
+        let media_type = self.media_type();
+        media_type.is_empty() || ends_with_ignoring_case(media_type, b"json")
+    }
+
+    /// Whether the body is not compressed.
+    #[must_use]
+    pub fn is_identity(&self) -> bool {
+        let encoding = self.content_encoding.trim_ascii();
+        encoding.is_empty() || encoding.eq_ignore_ascii_case(b"identity")
+    }
+
+    fn media_type(&self) -> &[u8] {
+        self.content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii()
+    }
+}
+
 /// An answer being read.
 pub struct Response {
     /// HTTP status; 0 before the head.
@@ -98,16 +124,15 @@ impl Response {
     pub fn head(&mut self, head: &ResponseHead<'_>, several_prompts: bool) {
         self.status = head.status;
         self.findings.several_prompts = several_prompts;
-        let media_type = head.content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-        self.reader = if media_type.eq_ignore_ascii_case(b"text/event-stream") {
+        self.reader = if head.is_event_stream() {
             Reader::Events(Box::new((sse::Reader::new(), Scanner::new())))
-        } else if media_type.is_empty() || ends_with_ignoring_case(media_type, b"json") {
+        } else if head.is_json() {
             Reader::Json(Scanner::new())
         } else {
             Reader::Opaque
         };
         let encoding = head.content_encoding.trim_ascii();
-        self.encoding = if encoding.is_empty() || encoding.eq_ignore_ascii_case(b"identity") {
+        self.encoding = if head.is_identity() {
             Encoding::Identity
         } else if encoding.eq_ignore_ascii_case(b"gzip") || encoding.eq_ignore_ascii_case(b"x-gzip") {
             Encoding::Gzip(Box::new(Inflater::gzip()))

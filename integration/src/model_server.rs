@@ -43,6 +43,8 @@ pub struct Behaviour {
     pub trailers: bool,
     /// `103 Early Hints` before the head.
     pub early_hints: bool,
+    /// The body is the request as it came: first line, header lines with names in lower case, an empty line, its body.
+    pub echo: bool,
 }
 
 /// How an answer ends.
@@ -72,6 +74,7 @@ impl Default for Behaviour {
             end: End::Proper,
             trailers: false,
             early_hints: false,
+            echo: false,
         }
     }
 }
@@ -174,6 +177,8 @@ fn read_body(reader: &mut BufReader<&TcpStream>, head: &Head) -> io::Result<Vec<
 fn plan(head: &Head, body: &[u8], corpus: &Corpus) -> Plan {
     let path = head.first.split(' ').nth(1).unwrap_or_default();
     if let Some(behaviour) = head.get("x-behave").and_then(|text| serde_json::from_str::<Behaviour>(text).ok()) {
+        let behaviour =
+            if behaviour.echo { Behaviour { body: Some(echo(head, body)), ..behaviour } } else { behaviour };
         return behaviour_plan(&behaviour);
     }
     let named = head.get("x-replay").and_then(|name| corpus.get(name));
@@ -203,6 +208,11 @@ fn plan(head: &Head, body: &[u8], corpus: &Corpus) -> Plan {
         trailers: false,
         end: if exchange.expect.ended == "complete" { End::Proper } else { End::Hang },
     }
+}
+
+fn echo(head: &Head, body: &[u8]) -> String {
+    let lines: Vec<String> = head.headers.iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
+    format!("{}\n{}\n{}", head.first, lines.concat(), String::from_utf8_lossy(body))
 }
 
 fn cut_up(at: Duration, bytes: &[u8], size: usize) -> Vec<(Duration, Vec<u8>)> {

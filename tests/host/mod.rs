@@ -131,6 +131,34 @@ extern "C" fn proxy_get_buffer_bytes(
 }
 
 #[unsafe(no_mangle)]
+extern "C" fn proxy_set_buffer_bytes(kind: u32, start: usize, length: usize, data: *const u8, size: usize) -> u32 {
+    with(|state| {
+        called(state, "set_buffer");
+        let bytes = unsafe { text(data, size) }.to_vec();
+        let buffer = match kind {
+            0 => &mut state.request_piece,
+            1 => &mut state.response_piece,
+            other => panic!("buffer {other} was not expected"),
+        };
+        // Envoy replaces only all of a buffer.
+        assert!(start == 0 && length >= buffer.len());
+        *buffer = bytes;
+        OK
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_remove_header_map_value(map: u32, key: *const u8, key_size: usize) -> u32 {
+    with(|state| {
+        called(state, "remove_header");
+        let key = String::from_utf8_lossy(unsafe { text(key, key_size) }).into_owned();
+        let headers = if map == 0 { &mut state.request_headers } else { &mut state.response_headers };
+        headers.retain(|(name, _)| *name != key);
+        OK
+    })
+}
+
+#[unsafe(no_mangle)]
 extern "C" fn proxy_get_header_map_value(
     map: u32,
     key: *const u8,
@@ -258,8 +286,8 @@ refuse! {
     proxy_add_header_map_value proxy_call_foreign_function proxy_close_stream proxy_continue_stream
     proxy_dequeue_shared_queue proxy_done proxy_enqueue_shared_queue proxy_get_header_map_pairs proxy_get_log_level
     proxy_get_metric proxy_get_status proxy_grpc_call proxy_grpc_cancel proxy_grpc_close proxy_grpc_send
-    proxy_grpc_stream proxy_http_call proxy_register_shared_queue proxy_remove_header_map_value
-    proxy_replace_header_map_value proxy_resolve_shared_queue proxy_send_local_response proxy_set_buffer_bytes
+    proxy_grpc_stream proxy_http_call proxy_register_shared_queue
+    proxy_replace_header_map_value proxy_resolve_shared_queue proxy_send_local_response
     proxy_set_header_map_pairs proxy_set_property
 }
 
@@ -437,6 +465,24 @@ impl Stream {
     pub fn request_body(&self, piece: &[u8], is_last: bool) {
         with(|state| state.request_piece = piece.to_vec());
         unsafe { assert_eq!(proxy_on_request_body(self.id, piece.len(), is_last), CONTINUE) };
+    }
+
+    /// What goes on to the server of the piece that was given last.
+    pub fn sent_request(&self) -> Vec<u8> {
+        with(|state| state.request_piece.clone())
+    }
+
+    /// What goes on to the client of the piece that was given last.
+    pub fn sent_response(&self) -> Vec<u8> {
+        with(|state| state.response_piece.clone())
+    }
+
+    /// Names of the headers that go on.
+    pub fn sent_headers(&self, is_request: bool) -> Vec<String> {
+        with(|state| {
+            let headers = if is_request { &state.request_headers } else { &state.response_headers };
+            headers.iter().map(|(name, _)| name.clone()).collect()
+        })
     }
 
     /// The answer's head.
