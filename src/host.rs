@@ -51,6 +51,17 @@ pub(crate) fn remove_request_header(name: &str) -> Result<(), HostError> {
     hostcalls::remove_map_value(MapType::HttpRequestHeaders, name).map_err(failed("remove_map_value"))
 }
 
+/// Sets a request header; only in `on_http_request_headers`, or later while the head waits.
+pub(crate) fn set_request_header(name: &str, value: &[u8]) -> Result<(), HostError> {
+    hostcalls::set_map_value_bytes(MapType::HttpRequestHeaders, name, Some(value)).map_err(failed("set_map_value"))
+}
+
+/// Sends on the head of another stream that waits; afterwards calls speak of that stream.
+pub(crate) fn resume_request(context: u32) -> Result<(), HostError> {
+    hostcalls::set_effective_context(context).map_err(failed("set_effective_context"))?;
+    hostcalls::resume_http_request().map_err(failed("resume_http_request"))
+}
+
 /// Takes a response header out; only in `on_http_response_headers`.
 pub(crate) fn remove_response_header(name: &str) -> Result<(), HostError> {
     hostcalls::remove_map_value(MapType::HttpResponseHeaders, name).map_err(failed("remove_map_value"))
@@ -74,6 +85,12 @@ fn set_body(buffer: BufferType, bytes: &[u8]) -> Result<(), HostError> {
 /// The piece of the request's body that has just come.
 pub(crate) fn request_body(size: usize) -> Result<Vec<u8>, HostError> {
     body(BufferType::HttpRequestBody, size)
+}
+
+/// The same without its first bytes, where Envoy gathers the body.
+pub(crate) fn request_body_from(start: usize, size: usize) -> Result<Vec<u8>, HostError> {
+    let bytes = hostcalls::get_buffer(BufferType::HttpRequestBody, start, size).ok().flatten();
+    bytes.ok_or(HostError { call: "get_buffer" })
 }
 
 /// The piece of the answer's body that has just come.

@@ -10,6 +10,7 @@
 mod edit;
 mod host;
 mod root;
+mod route;
 mod slot;
 mod stats;
 mod stream;

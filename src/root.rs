@@ -12,6 +12,7 @@ use tally_core::config::Config;
 use tally_core::table::{Global, Table};
 
 use crate::host::{self, HostError};
+use crate::route::Heads;
 use crate::slot::Slot;
 use crate::stats::EnvoyStats;
 use crate::stream::Stream;
@@ -22,7 +23,6 @@ const DEFINITIONS_PER_FLUSH: usize = 40;
 const BACKLOG_TICK: Duration = Duration::from_millis(20);
 
 /// What a root context and its streams share.
-#[derive(Debug)]
 pub(crate) struct Shared {
     /// How to measure.
     pub(crate) config: Config,
@@ -32,12 +32,21 @@ pub(crate) struct Shared {
     /// No tick will come any more: every end of a stream flushes.
     is_done: Cell<bool>,
     number: Cell<u64>,
+    /// Requests whose heads wait.
+    pub(crate) heads: Heads,
 }
 
 impl Shared {
     fn new(config: Config) -> Self {
         let table = RefCell::new(Table::new(&config));
-        Self { config, table, slot: RefCell::default(), is_done: Cell::new(false), number: Cell::new(0) }
+        Self {
+            config,
+            table,
+            slot: RefCell::default(),
+            is_done: Cell::new(false),
+            number: Cell::new(0),
+            heads: Heads::default(),
+        }
     }
 
     /// Counts a call that Envoy refused; the value is then the type's default.
@@ -90,7 +99,6 @@ impl Shared {
 }
 
 /// The root context.
-#[derive(Debug)]
 pub(crate) struct Root {
     shared: Option<Rc<Shared>>,
     is_hurried: bool,
@@ -144,14 +152,15 @@ impl RootContext for Root {
             shared.or_default(host::tick_every(if has_backlog { BACKLOG_TICK.min(usual) } else { usual }));
             self.is_hurried = has_backlog;
         }
+        shared.heads.send_on(shared);
     }
 
     fn get_type(&self) -> Option<ContextType> {
         Some(ContextType::HttpContext)
     }
 
-    fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
+    fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {
         let shared = self.shared.clone()?;
-        Some(Box::new(Stream::new(shared)))
+        Some(Box::new(Stream::new(shared, context_id)))
     }
 }

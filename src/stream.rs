@@ -15,6 +15,7 @@ use tally_core::table::{Global, Ignored, RunningMark};
 use crate::edit::{self, Edit};
 use crate::host;
 use crate::root::Shared;
+use crate::route::Route;
 
 /// A stream of the filter.
 pub(crate) struct Stream {
@@ -23,13 +24,15 @@ pub(crate) struct Stream {
     exchange: Option<Exchange>,
     running: Option<RunningMark>,
     edit: Edit,
+    route: Route,
+    context: u32,
 }
 
 impl Stream {
     /// A stream of which nothing has come.
-    pub(crate) fn new(shared: Rc<Shared>) -> Self {
+    pub(crate) fn new(shared: Rc<Shared>, context: u32) -> Self {
         shared.table.borrow_mut().live_streams(1);
-        Self { shared, exchange: None, running: None, edit: Edit::default() }
+        Self { shared, exchange: None, running: None, edit: Edit::default(), route: Route::default(), context }
     }
 
     /// The exchange of a request's head; or why it passes unmeasured.
@@ -94,15 +97,21 @@ impl HttpContext for Stream {
                 if edit::is_configured(&self.shared.config) {
                     self.edit = Edit::request_head(&self.shared, exchange.api(), end_of_stream);
                 }
+                self.route = Route::request_head(&self.shared, self.context, end_of_stream);
                 self.exchange = Some(exchange);
                 self.run(end_of_stream);
             }
             Err(ignored) => self.shared.table.borrow_mut().count(Global::Ignored(ignored), 1),
         }
-        Action::Continue
+        if self.route.is_waiting() { Action::Pause } else { Action::Continue }
     }
 
     fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        if let (Some(exchange), true) = (&mut self.exchange, self.route.is_waiting()) {
+            let goes_on = self.route.request_body(&self.shared, exchange, &mut self.edit, size, end_of_stream);
+            self.run(end_of_stream);
+            return if goes_on { Action::Continue } else { Action::Pause };
+        }
         if let Some(exchange) = &mut self.exchange {
             let is_wanted = size > 0 && exchange.wants_request_chunk();
             let is_read = is_wanted || (size > 0 && self.edit.wants_request());
@@ -118,11 +127,16 @@ impl HttpContext for Stream {
     }
 
     fn on_http_request_trailers(&mut self, _count: usize) -> Action {
+        if let Some(exchange) = &self.exchange {
+            self.route.request_trailers(&self.shared, exchange);
+        }
         self.run(true);
         Action::Continue
     }
 
     fn on_http_response_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
+        // Envoy's own answer may come while the head waits.
+        self.route = Route::default();
         if let Some(exchange) = &mut self.exchange {
             let status = String::from_utf8_lossy(&host::response_header(":status")).parse().unwrap_or(0);
             let [content_type, content_encoding] = ["content-type", "content-encoding"].map(host::response_header);

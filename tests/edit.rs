@@ -99,3 +99,74 @@ fn a_piece_that_cannot_be_read_ends_the_changes_of_its_stream() {
     assert_eq!(stream.sent_request(), &SILENT[9..]);
     stream.end();
 }
+
+const ROUTE: &str = r#"{"route_header":"x-model","route_wait_bytes":1024,"model_rewrites":[{"model":"chat","targets":[{"model":"big"}]}]}"#;
+
+fn routed(stream: &Stream) {
+    let headers: [(&str, &[u8]); 3] = [(":method", b"POST"), (":path", CHAT.as_bytes()), ("x-model", b"forged")];
+    assert!(stream.request_head_waits(&headers));
+    assert_eq!(stream.sent_header("x-model"), None);
+}
+
+#[test]
+fn the_head_waits_until_the_body_has_named_the_model() {
+    let envoy = Envoy::start(ROUTE);
+    let stream = envoy.stream();
+    routed(&stream);
+    let body = br#"{"messages":[],"model":"chat","n":1}"#;
+    assert!(stream.request_body_waits(&body[..8], false));
+    assert!(stream.request_body_waits(&body[..26], false));
+    assert!(!stream.request_body_waits(&body[..32], false));
+    assert_eq!(stream.sent_header("x-model").as_deref(), Some("chat"));
+    assert_eq!(String::from_utf8(stream.sent_request()).unwrap(), r#"{"messages":[],"model":"big","n"#);
+    stream.request_body(&body[32..], true);
+    stream.response_head("200", "application/json", false);
+    stream.response_body(b"{}", true);
+    stream.end();
+    envoy.tick_after(5_000_000_000);
+    envoy.settle();
+    assert_eq!(envoy.stat(&stat("chat", "big", "request_sizes_sum")), i64::try_from(body.len()).unwrap());
+}
+
+#[test]
+fn a_head_never_waits_for_what_will_not_come() {
+    let envoy = Envoy::start(ROUTE);
+    for (body, is_last) in [
+        ([b"{\"a\":\"".as_slice(), &[b'x'; 1_100]].concat(), false),
+        (b"no JSON".to_vec(), false),
+        (b"{}".to_vec(), true),
+        (br#"{"model":"two\r\nx-admin: 1"}"#.to_vec(), false),
+        (format!(r#"{{"model":"{}"}}"#, "m".repeat(300)).into_bytes(), false),
+    ] {
+        let stream = envoy.stream();
+        routed(&stream);
+        assert!(!stream.request_body_waits(&body, is_last));
+        assert_eq!(stream.sent_header("x-model"), None);
+        stream.end();
+    }
+}
+
+#[test]
+fn a_head_whose_body_is_never_shown_is_sent_on_once_and_only_while_its_stream_lives() {
+    let envoy = Envoy::start(ROUTE);
+    let [hidden, over, shown] = [(); 3].map(|()| envoy.stream());
+    for stream in [&hidden, &over, &shown] {
+        routed(stream);
+    }
+    let body = br#"{"model":"chat"}"#;
+    assert!(shown.request_body_waits(&body[..4], false));
+    let over_id = over.id();
+    over.end();
+    envoy.tick_after(1_000_000_000);
+    assert!(!hidden.was_resumed());
+    for _ in 0..3 {
+        envoy.tick_after(1_500_000_000);
+    }
+    assert_eq!(envoy.resumed(), [hidden.id()]);
+    assert!(over_id != hidden.id() && !shown.was_resumed());
+    assert!(envoy.log().iter().any(|line| line.contains("allow_on_headers_stop_iteration")));
+    hidden.request_body(body, true);
+    assert_eq!(hidden.sent_request(), br#"{"model":"big"}"#);
+    hidden.end();
+    shown.end();
+}

@@ -44,6 +44,10 @@ pub struct Config {
     pub model_rewrites: Vec<ModelRewrite>,
     /// Ask model servers for plain answers, whatever the client would take.
     pub drop_accept_encoding: bool,
+    /// Request header that tells the router the request's model; lower case, empty for none.
+    pub route_header: String,
+    /// Bytes of a body that may be gathered until its model is known.
+    pub route_wait_bytes: usize,
 }
 
 impl Default for Config {
@@ -63,6 +67,8 @@ impl Default for Config {
             inject_usage: false,
             model_rewrites: Vec::new(),
             drop_accept_encoding: false,
+            route_header: String::new(),
+            route_wait_bytes: 256 * 1024,
         }
     }
 }
@@ -188,6 +194,22 @@ pub const KEYS: &[Key] = &[
         expected: "true or false",
         meaning: "Remove `accept-encoding` from measured requests, so that answers come in plain text and can be read.",
         read: |value, config| value.as_bool().map(|flag| config.drop_accept_encoding = flag),
+    },
+    Key {
+        name: "route_header",
+        expected: "a header name",
+        meaning: "Request header that is set to the body's model before Envoy chooses a route; what a client sends in it is \
+                  removed. Needs `allow_on_headers_stop_iteration: true` in Envoy's PluginConfig. See docs/CHANGES.md.",
+        read: |value, config| header(value).map(|name| config.route_header = name),
+    },
+    Key {
+        name: "route_wait_bytes",
+        expected: "a whole number from 1024 to 16777216",
+        meaning: "Bytes of a body that `route_header` may gather before the model is known; beyond, the request goes on \
+                  without the header. To be well below Envoy's buffer limit, above which Envoy answers 413.",
+        read: |value, config| {
+            whole(value, 1_024, 16_777_216).map(|n| config.route_wait_bytes = usize::try_from(n).unwrap_or(1_024))
+        },
     },
 ];
 

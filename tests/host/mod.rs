@@ -35,6 +35,8 @@ pub struct State {
     calls: BTreeMap<&'static str, u64>,
     log: Vec<String>,
     failing: Vec<&'static str>,
+    effective: u32,
+    resumed: Vec<u32>,
 }
 
 thread_local! {
@@ -269,8 +271,35 @@ extern "C" fn proxy_record_metric(id: u32, value: u64) -> u32 {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn proxy_set_effective_context(_id: u32) -> u32 {
+extern "C" fn proxy_set_effective_context(id: u32) -> u32 {
+    with(|state| state.effective = id);
     OK
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_continue_stream(stream: u32) -> u32 {
+    assert_eq!(stream, 0, "only requests are sent on");
+    with(|state| state.resumed.push(state.effective));
+    OK
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_replace_header_map_value(
+    map: u32,
+    key: *const u8,
+    key_size: usize,
+    value: *const u8,
+    value_size: usize,
+) -> u32 {
+    with(|state| {
+        called(state, "set_header");
+        assert_eq!(map, 0, "only request headers are set");
+        let key = String::from_utf8_lossy(unsafe { text(key, key_size) }).into_owned();
+        let value = unsafe { text(value, value_size) }.to_vec();
+        state.request_headers.retain(|(name, _)| *name != key);
+        state.request_headers.push((key, value));
+        OK
+    })
 }
 
 macro_rules! refuse {
@@ -283,11 +312,11 @@ macro_rules! refuse {
     )* };
 }
 refuse! {
-    proxy_add_header_map_value proxy_call_foreign_function proxy_close_stream proxy_continue_stream
+    proxy_add_header_map_value proxy_call_foreign_function proxy_close_stream
     proxy_dequeue_shared_queue proxy_done proxy_enqueue_shared_queue proxy_get_header_map_pairs proxy_get_log_level
     proxy_get_metric proxy_get_status proxy_grpc_call proxy_grpc_cancel proxy_grpc_close proxy_grpc_send
     proxy_grpc_stream proxy_http_call proxy_register_shared_queue
-    proxy_replace_header_map_value proxy_resolve_shared_queue proxy_send_local_response
+    proxy_resolve_shared_queue proxy_send_local_response
     proxy_set_header_map_pairs proxy_set_property
 }
 
@@ -405,6 +434,11 @@ impl Envoy {
         with(|state| state.failing = calls.to_vec());
     }
 
+    /// Contexts of the streams whose heads were sent on out of turn.
+    pub fn resumed(&self) -> Vec<u32> {
+        with(|state| state.resumed.clone())
+    }
+
     /// Log lines.
     pub fn log(&self) -> Vec<String> {
         with(|state| state.log.clone())
@@ -454,6 +488,38 @@ impl Stream {
             state.properties.clear();
         });
         unsafe { assert_eq!(proxy_on_request_headers(self.id, headers.len(), is_whole), CONTINUE) };
+    }
+
+    /// The same, for a filter that may let the head wait: whether it does.
+    pub fn request_head_waits(&self, headers: &[(&str, &[u8])]) -> bool {
+        with(|state| {
+            state.request_headers = headers.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect();
+        });
+        unsafe { proxy_on_request_headers(self.id, headers.len(), false) != CONTINUE }
+    }
+
+    /// All of the request's body so far, as Envoy gathers it while the head waits: whether it goes on waiting.
+    pub fn request_body_waits(&self, gathered: &[u8], is_last: bool) -> bool {
+        with(|state| state.request_piece = gathered.to_vec());
+        unsafe { proxy_on_request_body(self.id, gathered.len(), is_last) != CONTINUE }
+    }
+
+    /// Its context.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Whether its head was sent on, out of turn.
+    pub fn was_resumed(&self) -> bool {
+        with(|state| state.resumed.contains(&self.id))
+    }
+
+    /// A request header as it goes on.
+    pub fn sent_header(&self, name: &str) -> Option<String> {
+        with(|state| {
+            let found = state.request_headers.iter().find(|(key, _)| key == name);
+            found.map(|(_, value)| String::from_utf8_lossy(value).into_owned())
+        })
     }
 
     /// A POST of this path.
