@@ -113,6 +113,11 @@ pub(crate) fn property(path: &[&str]) -> Option<Vec<u8>> {
     hostcalls::get_property(path.to_vec()).ok().flatten()
 }
 
+/// Leaves a value in this stream's filter state, as `wasm.NAME`.
+pub(crate) fn set_filter_state(name: &str, value: &[u8]) -> Result<(), HostError> {
+    hostcalls::set_property(vec![name], Some(value)).map_err(failed("set_property"))
+}
+
 /// The plugin's configuration.
 pub(crate) fn configuration() -> Result<Vec<u8>, HostError> {
     let bytes = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, usize::MAX).map_err(failed("get_buffer"))?;

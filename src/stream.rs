@@ -8,6 +8,7 @@ use std::rc::Rc;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 use tally_core::exchange::{Exchange, RequestHead};
+use tally_core::log_fields;
 use tally_core::outcome::{Cause, End};
 use tally_core::response::ResponseHead;
 use tally_core::table::{Global, Ignored, RunningMark};
@@ -64,12 +65,17 @@ impl Stream {
         }
     }
 
-    /// The end, whatever it was: counted once, since it takes the exchange.
-    fn end(&mut self) {
+    /// The end, whatever it was: counted once, since it takes the exchange. `is_logged`: Envoy writes its logs next.
+    fn end(&mut self, is_logged: bool) {
         if let Some(exchange) = self.exchange.take() {
             let how = if exchange.went_well() { End::default() } else { reason() };
             let now = exchange.answered().unwrap_or_else(host::now);
             let measured = exchange.end(how, self.shared.config.llama_timings, now);
+            if self.shared.config.log_fields && is_logged {
+                for (name, value) in log_fields::fields(&measured) {
+                    self.shared.or_default(host::set_filter_state(name, value.as_bytes()));
+                }
+            }
             self.shared.table.borrow_mut().record(&measured);
         }
         if let Some(mark) = self.running.take() {
@@ -175,7 +181,7 @@ impl HttpContext for Stream {
     }
 
     fn on_log(&mut self) {
-        self.end();
+        self.end(true);
     }
 }
 
@@ -183,6 +189,6 @@ impl Drop for Stream {
     /// Envoy logs every stream before it deletes it; should it not, nothing stays in the gauges.
     fn drop(&mut self) {
         self.shared.table.borrow_mut().live_streams(-1);
-        self.end();
+        self.end(false);
     }
 }

@@ -170,3 +170,33 @@ fn a_head_whose_body_is_never_shown_is_sent_on_once_and_only_while_its_stream_li
     hidden.end();
     shown.end();
 }
+
+#[test]
+fn what_was_measured_is_left_for_access_logs_if_it_is_wanted() {
+    let body = br#"{"model":"mo\ndel","messages":[]}"#;
+    let answer = br#"{"model":"m2","usage":{"prompt_tokens":11,"completion_tokens":7}}"#;
+    for (configuration, is_wanted) in [(r#"{"log_fields":true}"#, true), ("{}", false)] {
+        let envoy = Envoy::start(configuration);
+        let stream = envoy.stream();
+        stream.post(CHAT);
+        stream.request_body(body, true);
+        envoy.pass(1_234_567_000);
+        stream.response_head("200", "application/json", false);
+        stream.response_body(answer, true);
+        stream.end();
+        let found = envoy.filter_state();
+        let found: Vec<(&str, &str)> = found.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let expected = [
+            ("tally.answered_model", "m2"),
+            ("tally.api", "chat"),
+            ("tally.duration_ms", "1234.567"),
+            ("tally.first_byte_ms", "1234.567"),
+            ("tally.input_tokens", "11"),
+            ("tally.model", "mo_del"),
+            ("tally.outcome", "complete"),
+            ("tally.output_tokens", "7"),
+            ("tally.usage_quality", "found"),
+        ];
+        assert_eq!(found, if is_wanted { expected.to_vec() } else { Vec::new() });
+    }
+}

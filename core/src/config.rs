@@ -48,6 +48,8 @@ pub struct Config {
     pub route_header: String,
     /// Bytes of a body that may be gathered until its model is known.
     pub route_wait_bytes: usize,
+    /// Leave what was measured where access logs can read it.
+    pub log_fields: bool,
 }
 
 impl Default for Config {
@@ -69,6 +71,7 @@ impl Default for Config {
             drop_accept_encoding: false,
             route_header: String::new(),
             route_wait_bytes: 256 * 1024,
+            log_fields: false,
         }
     }
 }
@@ -210,6 +213,13 @@ pub const KEYS: &[Key] = &[
         read: |value, config| {
             whole(value, 1_024, 16_777_216).map(|n| config.route_wait_bytes = usize::try_from(n).unwrap_or(1_024))
         },
+    },
+    Key {
+        name: "log_fields",
+        expected: "true or false",
+        meaning: "Leave model, tokens, times and outcome of each measured request in Envoy's filter state, for access logs: \
+                  `%FILTER_STATE(wasm.tally.model:PLAIN)%` and so on. See docs/CHANGES.md.",
+        read: |value, config| value.as_bool().map(|flag| config.log_fields = flag),
     },
 ];
 

@@ -28,6 +28,7 @@ pub mod histogram;
 pub mod inflate;
 pub mod json;
 pub mod labels;
+pub mod log_fields;
 pub mod outcome;
 pub mod request;
 pub mod response;

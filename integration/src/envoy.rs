@@ -33,6 +33,8 @@ pub struct Options {
     pub config: String,
     /// Worker threads.
     pub workers: u32,
+    /// Further changes of the bootstrap's text, made first: what stands there once, and what is to stand there.
+    pub changes: Vec<(&'static str, String)>,
 }
 
 impl Options {
@@ -48,7 +50,15 @@ impl Options {
             companion: 9,
             config: "{}".to_owned(),
             workers: 2,
+            changes: Vec::new(),
         }
+    }
+
+    /// With this change of the bootstrap's text.
+    #[must_use]
+    pub fn change(mut self, from: &'static str, to: impl Into<String>) -> Self {
+        self.changes.push((from, to.into()));
+        self
     }
 
     /// With this configuration of the filter.
@@ -175,7 +185,7 @@ fn bootstrap(options: &Options) -> Result<String> {
         ("filename: dist/tally.wasm", format!("filename: {}", filter.display())),
         ("value: \"{}\"", format!("value: {}", serde_json::to_string(&options.config)?)),
     ];
-    for (from, to) in changes {
+    for (from, to) in options.changes.iter().cloned().chain(changes) {
         if text.matches(from).count() != 1 {
             bail!("envoy/bootstrap.yaml should hold `{from}` once");
         }

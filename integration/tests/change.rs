@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use tally_integration::client::{Answer, Request};
+use tally_integration::client::{Answer, Leave, Request};
 use tally_integration::corpus::Exchange;
 use tally_integration::envoy::{Envoy, Options};
 use tally_integration::expect::{exact, within};
-use tally_integration::model_server::{Behaviour, ModelServer, replay};
+use tally_integration::model_server::{Behaviour, End, ModelServer, replay};
+use tally_integration::tools::poll;
 
 const SOON: Duration = Duration::from_secs(15);
 const CHAT: &str = "/v1/chat/completions";
@@ -141,6 +142,144 @@ fn a_dropped_accept_encoding_is_dropped_and_nothing_else() -> Result<()> {
     let (head, got) = received(&echoed(body).header("accept-encoding", "gzip, br").send(envoy.port)?)?;
     ensure!(got == body && !head.contains("accept-encoding"), "{head}");
     ensure!(head.contains("content-length: 13"), "{head}");
+    Ok(())
+}
+
+/// Marks what goes to the route of this model, ahead of the bootstrap's own route.
+const ROUTES: (&str, &str) = (
+    "              - name: model_server\n                match: { prefix: \"/\" }",
+    r#"              - match: { prefix: "/", headers: [{ name: x-gateway-model-name, string_match: { exact: small } }] }
+                route: { cluster: model_server, timeout: 0s }
+                request_headers_to_add: [{ header: { key: x-routed, value: small } }]
+              - name: model_server
+                match: { prefix: "/" }"#,
+);
+const ROUTE: &str = r#"{"route_header":"x-gateway-model-name","inject_usage":true,"model_rewrites":[{"model":"small","targets":[{"model":"s"}]}]}"#;
+
+#[test]
+fn the_route_is_chosen_by_the_body_s_model() -> Result<()> {
+    let stops = (
+        "                root_id: tally\n",
+        "                root_id: tally\n                allow_on_headers_stop_iteration: true\n",
+    );
+    let options = Options::to(ModelServer::start()?.port).config(ROUTE);
+    let envoy = Envoy::start(&options.change(ROUTES.0, ROUTES.1).change(stops.0, stops.1))?;
+    let long = "x".repeat(150_000);
+    let longer = "x".repeat(3_000_000);
+    for (body, expected, header) in [
+        (r#"{"model":"small"}"#.to_owned(), r#"{"model":"s"}"#.to_owned(), Some("small")),
+        (r#"{"model":"large"}"#.to_owned(), r#"{"model":"large"}"#.to_owned(), Some("large")),
+        (
+            format!(r#"{{"stream":true,"prompt":"{long}","model":"small","n":1}}"#),
+            format!(
+                r#"{{"stream":true,"prompt":"{long}","model":"s","n":1,"stream_options":{{"include_usage":true}}}}"#
+            ),
+            Some("small"),
+        ),
+        // The model comes too late: the request goes on without the header, and without a 413.
+        (
+            format!(r#"{{"prompt":"{longer}","model":"small"}}"#),
+            format!(r#"{{"prompt":"{longer}","model":"s"}}"#),
+            None,
+        ),
+        (
+            format!(r#"{{"model":"small","prompt":"{longer}"}}"#),
+            format!(r#"{{"model":"s","prompt":"{longer}"}}"#),
+            Some("small"),
+        ),
+        ("nonsense".to_owned(), "nonsense".to_owned(), None),
+        (String::new(), String::new(), None),
+    ] {
+        for pieces_of in [None, Some(3), Some(50_000)] {
+            if pieces_of == Some(3) && body.len() > 1_000 {
+                continue;
+            }
+            let request = Request { pieces_of, ..echoed(body.clone()).header("x-gateway-model-name", "small") };
+            let answer = request.send(envoy.port).with_context(|| short(&body))?;
+            let (head, got) = received(&answer).with_context(|| format!("{} in {pieces_of:?}", short(&body)))?;
+            ensure!(got == expected, "{} became {}", short(&body), short(&got));
+            let line = header.map_or_else(String::new, |model| format!("x-gateway-model-name: {model}"));
+            ensure!(head.contains(&line) && (header.is_some() || !head.contains("x-gateway-model-name")), "{head}");
+            ensure!(head.contains("x-routed: small") == (header == Some("small")), "{head}");
+        }
+    }
+    ensure!(envoy.vm_failures()? == 0.0);
+    Ok(())
+}
+
+#[test]
+fn without_the_needed_envoy_setting_requests_go_on_after_a_while_unrouted() -> Result<()> {
+    let options = Options::to(ModelServer::start()?.port).config(ROUTE);
+    let envoy = Envoy::start(&options.change(ROUTES.0, ROUTES.1))?;
+    let (head, body) = received(&echoed(r#"{"model":"small"}"#).send(envoy.port)?)?;
+    ensure!(body == r#"{"model":"s"}"# && !head.contains("x-routed"), "{head}");
+    ensure!(envoy.log().contains("allow_on_headers_stop_iteration"), "{}", envoy.log());
+    ensure!(envoy.vm_failures()? == 0.0);
+    Ok(())
+}
+
+#[test]
+fn access_logs_show_what_was_measured_whatever_the_end() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let log = folder.path().join("access.log");
+    let fields = ["model", "target_model", "outcome", "error_code", "input_tokens", "output_tokens", "cached_tokens"];
+    let line: String = fields.iter().map(|field| format!("%FILTER_STATE(wasm.tally.{field}:PLAIN)% ")).collect();
+    let access_log = format!(
+        r#"          access_log:
+          - name: envoy.access_loggers.file
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog
+              path: {}
+              log_format: {{ text_format_source: {{ inline_string: "{line}%FILTER_STATE(wasm.tally.duration_ms:PLAIN)%\n" }} }}
+          stat_prefix: llm
+"#,
+        log.display()
+    );
+    let options = Options::to(ModelServer::start()?.port).config(r#"{"log_fields":true}"#);
+    let envoy = Envoy::start(&options.change("          stat_prefix: llm\n", access_log))?;
+    let plain = Behaviour {
+        body: Some(
+            r#"{"usage":{"prompt_tokens":11,"completion_tokens":7,"prompt_tokens_details":{"cached_tokens":5}}}"#
+                .to_owned(),
+        ),
+        ..Behaviour::default()
+    };
+    let ask = |model: &str, behaviour: &Behaviour| {
+        Request::post(CHAT, format!(r#"{{"model":"{model}"}}"#)).header("x-behave", behaviour.header())
+    };
+    ask("good", &plain).send(envoy.port)?;
+    ask("rewritten", &plain).header("x-gateway-model-name-rewrite", "target").send(envoy.port)?;
+    ask("refused", &Behaviour { status: 503, bytes: 3, ..Behaviour::default() }).send(envoy.port)?;
+    ask("gone", &Behaviour { end: End::NoAnswer, ..Behaviour::default() }).send(envoy.port)?;
+    let cut = Behaviour { bytes: 100, pieces_of: 50, end: End::Close, ..Behaviour::default() };
+    ask("cut", &cut).send(envoy.port)?;
+    let silent = Behaviour { wait_ms: 3_000, ..Behaviour::default() };
+    ask("left", &silent).leaving(Leave::After(Duration::from_millis(200))).send(envoy.port)?;
+    Request::bare("GET", "/v1/models").send(envoy.port)?;
+    let lines = poll(SOON, || {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        (text.lines().count() == 7).then_some(text)
+    })
+    .with_context(|| std::fs::read_to_string(&log).unwrap_or_default())?;
+    for expected in [
+        "good - complete - 11 7 5 ",
+        "rewritten target complete - 11 7 5 ",
+        "refused - upstream_error ModelServerError - - - ",
+        "gone - upstream_reset ModelServerError - - - ",
+        "cut - upstream_reset ModelServerError - - - ",
+        "left - client_cancelled - - - - ",
+        "- - - - - - - -",
+    ] {
+        ensure!(lines.lines().any(|line| line.starts_with(expected)), "no line `{expected}` in\n{lines}");
+    }
+    let took: f64 = lines
+        .lines()
+        .find(|line| line.starts_with("left"))
+        .and_then(|line| line.rsplit(' ').next())
+        .context("left")?
+        .parse()?;
+    ensure!((190.0..3_000.0).contains(&took), "{took} ms");
+    ensure!(envoy.vm_failures()? == 0.0);
     Ok(())
 }
 

@@ -35,6 +35,7 @@ pub struct State {
     calls: BTreeMap<&'static str, u64>,
     log: Vec<String>,
     failing: Vec<&'static str>,
+    filter_state: BTreeMap<String, String>,
     effective: u32,
     resumed: Vec<u32>,
 }
@@ -192,6 +193,17 @@ extern "C" fn proxy_get_property(path: *const u8, path_size: usize, data: *mut *
 }
 
 #[unsafe(no_mangle)]
+extern "C" fn proxy_set_property(path: *const u8, path_size: usize, data: *const u8, size: usize) -> u32 {
+    with(|state| {
+        called(state, "set_property");
+        let name = String::from_utf8_lossy(unsafe { text(path, path_size) }).into_owned();
+        let value = String::from_utf8_lossy(unsafe { text(data, size) }).into_owned();
+        state.filter_state.insert(name, value);
+        OK
+    })
+}
+
+#[unsafe(no_mangle)]
 extern "C" fn proxy_get_shared_data(
     key: *const u8,
     key_size: usize,
@@ -317,7 +329,7 @@ refuse! {
     proxy_get_metric proxy_get_status proxy_grpc_call proxy_grpc_cancel proxy_grpc_close proxy_grpc_send
     proxy_grpc_stream proxy_http_call proxy_register_shared_queue
     proxy_resolve_shared_queue proxy_send_local_response
-    proxy_set_header_map_pairs proxy_set_property
+    proxy_set_header_map_pairs
 }
 
 unsafe extern "C" {
@@ -437,6 +449,11 @@ impl Envoy {
     /// Contexts of the streams whose heads were sent on out of turn.
     pub fn resumed(&self) -> Vec<u32> {
         with(|state| state.resumed.clone())
+    }
+
+    /// What the filter has left in the filter state.
+    pub fn filter_state(&self) -> BTreeMap<String, String> {
+        with(|state| state.filter_state.clone())
     }
 
     /// Log lines.
