@@ -22,6 +22,8 @@ const PATIENCE_NANOS: u64 = 2_000_000_000;
 pub(crate) struct Route(Option<Waiting>);
 
 struct Waiting {
+    /// As soon as the gathered body is so long, the head goes on.
+    limit: usize,
     /// Bytes of the gathered body that were read.
     seen: usize,
     sign: Rc<Cell<Sign>>,
@@ -87,9 +89,15 @@ impl Route {
         if is_bodiless {
             return Self(None);
         }
+        // Gathering a body beyond Envoy's buffer limit would make Envoy answer 413. Its next piece may be of any size, so that
+        // a long body goes on with its first piece, whatever that says. Without a length, one has to try.
+        let length = host::request_header("content-length");
+        let length = core::str::from_utf8(&length).ok().and_then(|length| length.parse::<u64>().ok());
+        let bound = shared.config.route_wait_bytes;
+        let limit = if length.is_some_and(|length| length > bound as u64) { 0 } else { bound };
         let sign = Rc::new(Cell::new(Sign::Bodiless));
         shared.heads.0.borrow_mut().push(Head { context, since: host::now(), sign: Rc::clone(&sign) });
-        Self(Some(Waiting { seen: 0, sign }))
+        Self(Some(Waiting { limit, seen: 0, sign }))
     }
 
     /// Whether the head waits.
@@ -114,7 +122,7 @@ impl Route {
             waiting.seen = size;
         }
         let is_known = !exchange.model().is_empty() || !exchange.wants_request_chunk();
-        if !is_known && !is_last && size < shared.config.route_wait_bytes {
+        if !is_known && !is_last && size < waiting.limit {
             return false;
         }
         self.0 = None;

@@ -100,10 +100,10 @@ impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
         match self.begin(end_of_stream) {
             Ok(exchange) => {
+                self.route = Route::request_head(&self.shared, self.context, end_of_stream);
                 if edit::is_configured(&self.shared.config) {
                     self.edit = Edit::request_head(&self.shared, exchange.api(), end_of_stream);
                 }
-                self.route = Route::request_head(&self.shared, self.context, end_of_stream);
                 self.exchange = Some(exchange);
                 self.run(end_of_stream);
             }

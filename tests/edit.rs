@@ -147,6 +147,19 @@ fn a_head_never_waits_for_what_will_not_come() {
 }
 
 #[test]
+fn a_long_body_is_not_gathered() {
+    let envoy = Envoy::start(ROUTE);
+    for (length, waits) in [("1024", true), ("1025", false)] {
+        let stream = envoy.stream();
+        let headers: [(&str, &[u8]); 3] =
+            [(":method", b"POST"), (":path", CHAT.as_bytes()), ("content-length", length.as_bytes())];
+        assert!(stream.request_head_waits(&headers));
+        assert_eq!(stream.request_body_waits(b"{", false), waits, "{length}");
+        stream.end();
+    }
+}
+
+#[test]
 fn a_head_whose_body_is_never_shown_is_sent_on_once_and_only_while_its_stream_lives() {
     let envoy = Envoy::start(ROUTE);
     let [hidden, over, shown] = [(); 3].map(|()| envoy.stream());

@@ -46,7 +46,7 @@ pub struct Config {
     pub drop_accept_encoding: bool,
     /// Request header that tells the router the request's model; lower case, empty for none.
     pub route_header: String,
-    /// Bytes of a body that may be gathered until its model is known.
+    /// Length of a body up to which it is gathered until its model is known.
     pub route_wait_bytes: usize,
     /// Leave what was measured where access logs can read it.
     pub log_fields: bool,
@@ -70,7 +70,7 @@ impl Default for Config {
             model_rewrites: Vec::new(),
             drop_accept_encoding: false,
             route_header: String::new(),
-            route_wait_bytes: 256 * 1024,
+            route_wait_bytes: 512 * 1024,
             log_fields: false,
         }
     }
@@ -208,8 +208,8 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "route_wait_bytes",
         expected: "a whole number from 1024 to 16777216",
-        meaning: "Bytes of a body that `route_header` may gather before the model is known; beyond, the request goes on \
-                  without the header. To be well below Envoy's buffer limit, above which Envoy answers 413.",
+        meaning: "Length of a body up to which `route_header` gathers it until the model is known; of a longer one only the \
+                  beginning is looked at. Not above Envoy's buffer limit (1 MiB unless set), beyond which Envoy answers 413.",
         read: |value, config| {
             whole(value, 1_024, 16_777_216).map(|n| config.route_wait_bytes = usize::try_from(n).unwrap_or(1_024))
         },

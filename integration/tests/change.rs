@@ -191,7 +191,9 @@ fn the_route_is_chosen_by_the_body_s_model() -> Result<()> {
         (String::new(), String::new(), None),
     ] {
         for pieces_of in [None, Some(3), Some(50_000)] {
-            if pieces_of == Some(3) && body.len() > 1_000 {
+            // Of a long body that does not tell its length, see docs/CHANGES.md.
+            let is_long_and_late = body.len() > 1_000_000 && header.is_none();
+            if (pieces_of == Some(3) && body.len() > 1_000) || (pieces_of.is_some() && is_long_and_late) {
                 continue;
             }
             let request = Request { pieces_of, ..echoed(body.clone()).header("x-gateway-model-name", "small") };
