@@ -113,6 +113,17 @@ pub(crate) fn property(path: &[&str]) -> Option<Vec<u8>> {
     hostcalls::get_property(path.to_vec()).ok().flatten()
 }
 
+/// A number that another filter has left in this stream's dynamic metadata: a double where it is untyped.
+pub(crate) fn metadata_number(namespace: &str, path: &[&str]) -> Option<f64> {
+    let bytes = property(&[&["metadata", "filter_metadata", namespace], path].concat())?;
+    Some(f64::from_le_bytes(bytes.try_into().ok()?))
+}
+
+/// The same in typed metadata, where counts are whole numbers.
+pub(crate) fn typed_metadata_number(namespace: &str, path: &[&str]) -> Option<u64> {
+    number_property(&[&["metadata", "typed_filter_metadata", namespace], path].concat())
+}
+
 /// Leaves a value in this stream's filter state, as `wasm.NAME`.
 pub(crate) fn set_filter_state(name: &str, value: &[u8]) -> Result<(), HostError> {
     hostcalls::set_property(vec![name], Some(value)).map_err(failed("set_property"))

@@ -12,6 +12,7 @@ use tally_core::log_fields;
 use tally_core::outcome::{Cause, End};
 use tally_core::response::ResponseHead;
 use tally_core::table::{Global, Ignored, RunningMark};
+use tally_core::usage::{MAX_TOKENS, Usage, count_of_double};
 
 use crate::edit::{self, Edit};
 use crate::host;
@@ -70,7 +71,12 @@ impl Stream {
         if let Some(exchange) = self.exchange.take() {
             let how = if exchange.went_well() { End::default() } else { reason() };
             let now = exchange.answered().unwrap_or_else(host::now);
-            let measured = exchange.end(how, self.shared.config.llama_timings, now);
+            let mut measured = exchange.end(how, self.shared.config.llama_timings, now);
+            if self.shared.config.envoy_token_usage
+                && let Some(usage) = Usage::of_envoy(envoy_count)
+            {
+                measured.take_usage(&usage);
+            }
             if self.shared.config.log_fields && is_logged {
                 for (name, value) in log_fields::fields(&measured) {
                     self.shared.or_default(host::set_filter_state(name, value.as_bytes()));
@@ -83,6 +89,13 @@ impl Stream {
         }
         self.shared.stream_ended();
     }
+}
+
+/// A count in the metadata that Envoy's own reader of tokens writes: typed, in later versions untyped too.
+fn envoy_count(path: &[&str]) -> Option<u64> {
+    const NAMESPACE: &str = "envoy.ai.token_usage";
+    let untyped = host::metadata_number(NAMESPACE, path).and_then(count_of_double);
+    untyped.or_else(|| host::typed_metadata_number(NAMESPACE, path).filter(|count| *count <= MAX_TOKENS))
 }
 
 /// Why Envoy ended a stream that did not go well; asked only then, since each attribute costs a microsecond.

@@ -213,3 +213,31 @@ fn what_was_measured_is_left_for_access_logs_if_it_is_wanted() {
         assert_eq!(found, if is_wanted { expected.to_vec() } else { Vec::new() });
     }
 }
+
+#[test]
+fn tokens_in_envoy_s_metadata_are_taken_instead_of_the_own_ones() {
+    let answer = br#"{"model":"m","usage":{"prompt_tokens":11,"completion_tokens":7}}"#;
+    let key = |path: &str| format!("metadata.filter_metadata.envoy.ai.token_usage.{path}");
+    for (configuration, metadata, expected) in [
+        (r#"{"envoy_token_usage":true}"#, [Some(100.0), Some(50.0)], (100, 50)),
+        (r#"{"envoy_token_usage":true}"#, [None, None], (11, 7)),
+        (r#"{"envoy_token_usage":true}"#, [Some(-1.0), Some(0.5)], (11, 7)),
+        ("{}", [Some(100.0), Some(50.0)], (11, 7)),
+    ] {
+        let envoy = Envoy::start(configuration);
+        let stream = envoy.stream();
+        stream.post(CHAT);
+        stream.request_body(br#"{"model":"m"}"#, true);
+        for (path, number) in ["input_tokens", "output_tokens"].into_iter().zip(metadata) {
+            if let Some(number) = number {
+                envoy.set_property(&key(path), &f64::to_le_bytes(number));
+            }
+        }
+        stream.response_head("200", "application/json", false);
+        stream.response_body(answer, true);
+        stream.end();
+        envoy.settle();
+        let found = ["input_tokens_sum", "output_tokens_sum"].map(|family| envoy.stat(&stat("m", "m", family)));
+        assert_eq!((found[0], found[1]), expected, "{configuration} {metadata:?}");
+    }
+}

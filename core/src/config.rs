@@ -48,6 +48,8 @@ pub struct Config {
     pub route_header: String,
     /// Length of a body up to which it is gathered until its model is known.
     pub route_wait_bytes: usize,
+    /// Take the tokens that another filter has left in Envoy's metadata.
+    pub envoy_token_usage: bool,
     /// Leave what was measured where access logs can read it.
     pub log_fields: bool,
 }
@@ -71,6 +73,7 @@ impl Default for Config {
             drop_accept_encoding: false,
             route_header: String::new(),
             route_wait_bytes: 512 * 1024,
+            envoy_token_usage: false,
             log_fields: false,
         }
     }
@@ -213,6 +216,13 @@ pub const KEYS: &[Key] = &[
         read: |value, config| {
             whole(value, 1_024, 16_777_216).map(|n| config.route_wait_bytes = usize::try_from(n).unwrap_or(1_024))
         },
+    },
+    Key {
+        name: "envoy_token_usage",
+        expected: "true or false",
+        meaning: "Take the tokens that another filter has left in Envoy's dynamic metadata under `envoy.ai.token_usage`, as \
+                  Envoy's AI protocol manager does, instead of those that the filter has read itself.",
+        read: |value, config| value.as_bool().map(|flag| config.envoy_token_usage = flag),
     },
     Key {
         name: "log_fields",

@@ -76,6 +76,18 @@ pub struct Measured {
     pub usage: Usage,
 }
 
+impl Measured {
+    /// Another reader of the answer has counted its tokens: they are taken instead of those found here.
+    pub fn take_usage(&mut self, usage: &Usage) {
+        let Usage { audio_input, audio_output, .. } = self.usage;
+        self.usage = Usage { audio_input, audio_output, ..*usage };
+        if self.outcome == Outcome::Complete {
+            let is_whole = usage.input.is_some() && (usage.output.is_some() || !self.api.has_output());
+            self.usage_quality = if is_whole { UsageQuality::Found } else { UsageQuality::Partial };
+        }
+    }
+}
+
 impl Exchange {
     /// A request's head came.
     #[must_use]

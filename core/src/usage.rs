@@ -28,6 +28,33 @@ pub struct Usage {
     pub audio_output: Option<u64>,
 }
 
+impl Usage {
+    /// Tokens as another reader of the answer has counted them: `count` gives a number by its path in Envoy's
+    /// `envoy.ai.token_usage`. They include cached and reasoning tokens, as here. `None`: it has counted nothing.
+    #[must_use]
+    pub fn of_envoy(count: impl Fn(&[&str]) -> Option<u64>) -> Option<Self> {
+        let (input, output) = (count(&["input_tokens"]), count(&["output_tokens"]));
+        if input.is_none() && output.is_none() {
+            return None;
+        }
+        Some(Self {
+            input,
+            output,
+            cached: count(&["input_token_details", "cached_tokens"]),
+            cache_write: count(&["input_token_details", "cache_creation_tokens"]),
+            reasoning: count(&["output_token_details", "reasoning_tokens"]),
+            ..Self::default()
+        })
+    }
+}
+
+/// A count out of metadata, where all numbers are doubles.
+#[must_use]
+pub fn count_of_double(number: f64) -> Option<u64> {
+    let is_count = number >= 0.0 && number <= MAX_TOKENS as f64 && number % 1.0 == 0.0;
+    is_count.then_some(number as u64)
+}
+
 /// Counts by field.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts([Option<u64>; Field::COUNT]);

@@ -285,6 +285,53 @@ fn access_logs_show_what_was_measured_whatever_the_end() -> Result<()> {
     Ok(())
 }
 
+const BEFORE_ROUTER: &str = "          - name: envoy.filters.http.router\n";
+
+#[test]
+fn tokens_that_another_filter_has_counted_are_taken() -> Result<()> {
+    let lua = r#"          - name: lua
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua
+              default_source_code:
+                inline_string: |
+                  function envoy_on_response(handle)
+                    local metadata = handle:streamInfo():dynamicMetadata()
+                    metadata:set("envoy.ai.token_usage", "input_tokens", 1000)
+                    metadata:set("envoy.ai.token_usage", "output_tokens", 200)
+                    metadata:set("envoy.ai.token_usage", "input_token_details", { cached_tokens = 30 })
+                  end
+"#;
+    // Envoy's own reader of tokens: knows an API that this filter does not.
+    let manager = r#"          - name: envoy.filters.http.ai_protocol_manager
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.ai_protocol_manager.v3.AiProtocolManager
+              response_handling:
+                token_usage: { include_unconfigured_routes: true, default_llm_protocol: GEMINI_GENERATE_CONTENT }
+"#;
+    let gemini = r#"{"candidates":[{"content":{"parts":[{"text":"hi"}],"role":"model"},"finishReason":"STOP","index":0}],"usageMetadata":{"promptTokenCount":41,"candidatesTokenCount":6,"totalTokenCount":47,"cachedContentTokenCount":5},"modelVersion":"gemini-2"}"#;
+    let openai = r#"{"usage":{"prompt_tokens":11,"completion_tokens":7}}"#;
+    for (filter, answer, [input, output, cached]) in
+        [(lua, openai, [1000.0, 200.0, 30.0]), (manager, gemini, [41.0, 6.0, 5.0])]
+    {
+        let options = Options::to(ModelServer::start()?.port).config(r#"{"envoy_token_usage":true}"#);
+        let envoy = Envoy::start(&options.change(BEFORE_ROUTER, [filter, BEFORE_ROUTER].concat()))?;
+        let behaviour = Behaviour { body: Some(answer.to_owned()), ..Behaviour::default() };
+        Request::post(CHAT, r#"{"model":"m"}"#).header("x-behave", behaviour.header()).send(envoy.port)?;
+        within(
+            SOON,
+            || envoy.page(),
+            &[
+                exact("inference_objective_input_tokens_sum", &[("model_name", "m")], input),
+                exact("inference_objective_output_tokens_sum", &[("model_name", "m")], output),
+                exact("inference_objective_prompt_cached_tokens_sum", &[("model_name", "m")], cached),
+                exact("inference_objective_usage_quality_total", &[("quality", "found")], 1.0),
+            ],
+        )?;
+        ensure!(envoy.vm_failures()? == 0.0);
+    }
+    Ok(())
+}
+
 fn short(text: &str) -> String {
     if text.len() < 300 { text.to_owned() } else { format!("{} bytes", text.len()) }
 }

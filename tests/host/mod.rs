@@ -451,6 +451,11 @@ impl Envoy {
         with(|state| state.resumed.clone())
     }
 
+    /// Sets an attribute of the current stream.
+    pub fn set_property(&self, path: &str, value: &[u8]) {
+        with(|state| state.properties.insert(path.to_owned(), value.to_vec()));
+    }
+
     /// What the filter has left in the filter state.
     pub fn filter_state(&self) -> BTreeMap<String, String> {
         with(|state| state.filter_state.clone())
