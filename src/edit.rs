@@ -59,8 +59,6 @@ impl Edit {
     pub(crate) fn response_head(&mut self, shared: &Shared, head: &ResponseHead<'_>, is_bodiless: bool) {
         if !is_bodiless && self.0.as_mut().is_some_and(|change| change.response_head(head)) {
             shared.or_default(host::remove_response_header("content-length"));
-        } else {
-            self.0 = None;
         }
     }
 

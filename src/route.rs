@@ -80,13 +80,8 @@ impl Heads {
 impl Route {
     /// A head came. It has to wait if a route header is configured and a body follows.
     pub(crate) fn request_head(shared: &Shared, context: u32, is_bodiless: bool) -> Self {
-        let header = &shared.config.route_header;
-        if header.is_empty() {
-            return Self(None);
-        }
-        // Only this filter may say it: a client could choose its own route.
-        shared.or_default(host::remove_request_header(header));
-        if is_bodiless {
+        Self::unmeasured_head(shared);
+        if is_bodiless || shared.config.route_header.is_empty() {
             return Self(None);
         }
         // Gathering a body beyond Envoy's buffer limit would make Envoy answer 413. Its next piece may be of any size, so that
@@ -98,6 +93,14 @@ impl Route {
         let sign = Rc::new(Cell::new(Sign::Bodiless));
         shared.heads.0.borrow_mut().push(Head { context, since: host::now(), sign: Rc::clone(&sign) });
         Self(Some(Waiting { limit, seen: 0, sign }))
+    }
+
+    /// A head came that nobody measures. Only this filter may set the header: a client could choose its own route.
+    pub(crate) fn unmeasured_head(shared: &Shared) {
+        let header = &shared.config.route_header;
+        if !header.is_empty() {
+            shared.or_default(host::remove_request_header(header));
+        }
     }
 
     /// Whether the head waits.
@@ -134,7 +137,7 @@ impl Route {
         true
     }
 
-    /// Trailers came, so the body is over. True: the head waited until now.
+    /// Trailers came, so the body is over.
     pub(crate) fn request_trailers(&mut self, shared: &Shared, exchange: &Exchange) {
         if let Some(waiting) = self.0.take().filter(|waiting| waiting.sign.get() != Sign::SentOn) {
             waiting.sign.set(Sign::Settled);

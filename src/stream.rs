@@ -21,20 +21,20 @@ use crate::route::Route;
 
 /// A stream of the filter.
 pub(crate) struct Stream {
+    id: u32,
     shared: Rc<Shared>,
     /// `None`: not measured, or over.
     exchange: Option<Exchange>,
     running: Option<RunningMark>,
     edit: Edit,
     route: Route,
-    context: u32,
 }
 
 impl Stream {
     /// A stream of which nothing has come.
-    pub(crate) fn new(shared: Rc<Shared>, context: u32) -> Self {
+    pub(crate) fn new(shared: Rc<Shared>, id: u32) -> Self {
         shared.table.borrow_mut().live_streams(1);
-        Self { shared, exchange: None, running: None, edit: Edit::default(), route: Route::default(), context }
+        Self { id, shared, exchange: None, running: None, edit: Edit::default(), route: Route::default() }
     }
 
     /// The exchange of a request's head; or why it passes unmeasured.
@@ -113,14 +113,17 @@ impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
         match self.begin(end_of_stream) {
             Ok(exchange) => {
-                self.route = Route::request_head(&self.shared, self.context, end_of_stream);
+                self.route = Route::request_head(&self.shared, self.id, end_of_stream);
                 if edit::is_configured(&self.shared.config) {
                     self.edit = Edit::request_head(&self.shared, exchange.api(), end_of_stream);
                 }
                 self.exchange = Some(exchange);
                 self.run(end_of_stream);
             }
-            Err(ignored) => self.shared.table.borrow_mut().count(Global::Ignored(ignored), 1),
+            Err(ignored) => {
+                Route::unmeasured_head(&self.shared);
+                self.shared.table.borrow_mut().count(Global::Ignored(ignored), 1);
+            }
         }
         if self.route.is_waiting() { Action::Pause } else { Action::Continue }
     }

@@ -147,6 +147,27 @@ fn a_head_never_waits_for_what_will_not_come() {
 }
 
 #[test]
+fn no_client_can_choose_its_route_on_any_path() {
+    let envoy = Envoy::start(ROUTE);
+    let stream = envoy.stream();
+    stream.request_head(&[(":method", b"POST"), (":path", b"/upload"), ("x-model", b"forged")], false);
+    assert_eq!(stream.sent_headers(true), [":method", ":path"]);
+    stream.end();
+}
+
+#[test]
+fn a_request_is_changed_to_its_end_even_if_the_answer_comes_first() {
+    let envoy = Envoy::start(BOTH);
+    let stream = envoy.stream();
+    post(&stream);
+    stream.request_body(&SILENT[..12], false);
+    stream.response_head("200", "text/plain", false);
+    stream.request_body(&SILENT[12..], true);
+    assert!(stream.sent_request().starts_with(br#""big","stream":true,"stream_options""#));
+    stream.end();
+}
+
+#[test]
 fn a_long_body_is_not_gathered() {
     let envoy = Envoy::start(ROUTE);
     for (length, waits) in [("1024", true), ("1025", false)] {
