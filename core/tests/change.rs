@@ -348,3 +348,68 @@ proptest! {
         prop_assert_eq!(String::from_utf8_lossy(&got), expected);
     }
 }
+
+/// Text of a recording's file.
+fn recorded(name: &std::ffi::OsStr, file: &str) -> String {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/exchanges").join(name);
+    String::from_utf8_lossy(&std::fs::read(folder.join(file)).unwrap()).into_owned()
+}
+
+#[test]
+fn every_recorded_stream_loses_its_usage_events_and_nothing_else() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/exchanges");
+    let (ask, both) = (config(ASK), config(BOTH));
+    let (mut streams, mut dropped) = (0, 0);
+    for name in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()) {
+        let head = recorded(&name, "response.headers").to_ascii_lowercase();
+        let text = recorded(&name, "response.body");
+        if !head.contains("text/event-stream") || head.contains("content-encoding") || text.contains('\r') {
+            continue;
+        }
+        streams += 1;
+        let is_usage = |event: &&str| {
+            let data = event.lines().find_map(|line| line.strip_prefix("data:")).unwrap_or_default();
+            let value: Value = serde_json::from_str(data).unwrap_or_default();
+            value["choices"] == json!([]) && value["usage"].is_object()
+        };
+        let expected: String = text.split_inclusive("\n\n").filter(|event| !is_usage(event)).collect();
+        dropped += usize::from(expected.len() < text.len());
+        let bytes = text.as_bytes();
+        for size in [1, 3, 100, 5_000, usize::MAX] {
+            let cut: Vec<&[u8]> = bytes.chunks(size).collect();
+            let got = answer(&mut streaming(&ask), EVENTS, &cut);
+            assert_eq!(String::from_utf8_lossy(&got), expected, "{name:?} in pieces of {size}");
+            // Recorded JSON is compact, and no recorded text speaks of models in JSON.
+            let model = text.split("\"model\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or("\n");
+            let restored = expected.replace(&format!("\"model\":\"{model}\""), "\"model\":\"chat\"");
+            let got = answer(&mut streaming(&both), EVENTS, &cut);
+            assert_eq!(String::from_utf8_lossy(&got), restored, "{name:?} in pieces of {size}");
+        }
+    }
+    assert!(streams > 30 && dropped > 5, "{streams} streams, {dropped} with a usage event");
+}
+
+#[test]
+fn every_recorded_request_says_the_same_but_for_what_is_put_in() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/exchanges");
+    let config = config(ASK);
+    let mut asked = 0;
+    for name in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()) {
+        let file: Value = serde_json::from_str(&recorded(&name, "request.json")).unwrap();
+        let Some(body) = file["body"].as_str() else { continue };
+        for size in [1, 7, usize::MAX] {
+            let cut: Vec<&[u8]> = body.as_bytes().chunks(size).collect();
+            let mut change = Change::begin(&config, Api::Chat, 0).unwrap();
+            let got = String::from_utf8(request(&mut change, &config, &cut)).unwrap();
+            let Ok(value) = serde_json::from_str::<Value>(body) else {
+                assert_eq!(got, body, "{name:?}");
+                continue;
+            };
+            assert_eq!(serde_json::from_str::<Value>(&got).unwrap(), wanted(value), "{name:?}");
+            let put_in = [",\"stream_options\":{\"include_usage\":true}", ",\"include_usage\":true"];
+            assert!(got == body || put_in.iter().any(|text| got.replacen(text, "", 1) == body), "{name:?}: {got}");
+            asked += usize::from(got != body);
+        }
+    }
+    assert!(asked > 30, "{asked}");
+}
