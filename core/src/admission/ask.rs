@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use prost::Message;
 
 use super::reply::{Cause, Dialect};
-use super::{EnqueueAndWaitRequest, EnqueueAndWaitResponse, Outcome, Refusal};
+use super::{Completed, EnqueueAndWaitRequest, EnqueueAndWaitResponse, Outcome, Refusal, ReportRequest, Running};
 use crate::config::Admission;
 
 /// Header with the time to first token that the client hopes for, in milliseconds; EPP's name.
@@ -77,6 +77,13 @@ pub fn verdict(status: u32, message: &[u8]) -> Verdict {
         (_, Some(refusal)) if refusal.unavailable || !(400..600).contains(&refusal.status) => Verdict::NoDecision,
         (_, Some(refusal)) => Verdict::Refuse(refusal),
     }
+}
+
+/// A message of the report stream: what has ended, and, from time to time, all that runs.
+#[must_use]
+pub fn report(reporter: u64, completed: Vec<Completed>, running: Option<Vec<u64>>) -> Vec<u8> {
+    let running = running.map(|requests| Running { requests });
+    ReportRequest { reporter, completed, running }.encode_to_vec()
 }
 
 /// What the client is told if there is no decision and the configuration says to fail closed.
