@@ -125,9 +125,8 @@ impl Admission {
     /// The stream is over or is being answered by somebody else: it waits no longer.
     pub(crate) fn left(&self, shared: &Shared, context: u32) {
         let waiter = self.waiting.borrow_mut().remove(&context);
-        if let Some(Waiter { token, ticket, .. }) = waiter {
-            // The companion gives the place away.
-            host::cancel_grpc(token);
+        if let Some(Waiter { token, number, ticket, .. }) = waiter {
+            self.cancel(shared, token, number);
             count(shared, AdmissionResult::Cancelled);
             ticket.set(Decision::Passed);
         }
@@ -164,8 +163,8 @@ impl Admission {
         if meant.is_empty() {
             return;
         }
-        for (context, Waiter { token, ticket, .. }) in meant {
-            host::cancel_grpc(token);
+        for (context, Waiter { token, number, ticket, .. }) in meant {
+            self.cancel(shared, token, number);
             if host::act_on(context) {
                 self.fail(shared, &ticket);
             } else {
@@ -177,6 +176,13 @@ impl Admission {
         if !host::act_on(self.root) {
             shared.failed("set_effective_context");
         }
+    }
+
+    /// The companion gives the place away.
+    fn cancel(&self, shared: &Shared, token: u32, number: u64) {
+        host::cancel_grpc(token);
+        let reported = self.report.borrow_mut().dropped(number);
+        shared.or_default(reported);
     }
 
     /// There is no decision on a paused request, which the next calls act on.

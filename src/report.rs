@@ -69,9 +69,19 @@ impl Report {
 
     /// It has ended.
     pub(crate) fn ended(&mut self, request: u64, usage: &Usage) -> Result<(), HostError> {
-        if self.running.remove(&request) && self.unsent.len() < MAX_UNSENT {
-            let [prompt_tokens, output_tokens] = [usage.input, usage.output].map(Option::unwrap_or_default);
-            self.unsent.push(Completed { request, prompt_tokens, output_tokens });
+        self.running.remove(&request);
+        let [prompt_tokens, output_tokens] = [usage.input, usage.output].map(Option::unwrap_or_default);
+        self.completed(Completed { request, prompt_tokens, output_tokens })
+    }
+
+    /// A request waits no longer. If the companion has let it go in this very moment, it will not hear of its end otherwise.
+    pub(crate) fn dropped(&mut self, request: u64) -> Result<(), HostError> {
+        self.completed(Completed { request, prompt_tokens: 0, output_tokens: 0 })
+    }
+
+    fn completed(&mut self, completed: Completed) -> Result<(), HostError> {
+        if self.unsent.len() < MAX_UNSENT {
+            self.unsent.push(completed);
         }
         // At once: the companion may let the next one go.
         self.send(None)

@@ -190,7 +190,9 @@ fn a_client_that_leaves_gives_its_place_up_and_a_late_answer_finds_nobody() {
     envoy.grpc_answer(token, &dispatched());
     assert_eq!(results(&envoy), [0, 0, 0, 0, 1]);
     assert_eq!(outcome(&envoy, "unknown", "client_cancelled"), 1);
-    assert!(envoy.grpc_streams().is_empty(), "nothing ran");
+    // The companion may have let it go before it heard of the cancel.
+    let report = reports(&envoy).remove(0);
+    assert_eq!((report.completed.len(), report.running.unwrap().requests.len()), (1, 0));
 }
 
 #[test]
