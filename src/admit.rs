@@ -118,7 +118,10 @@ impl Admission {
                 shared.or_default(host::resume_request());
             }
             Verdict::Refuse(refusal) => self.refuse(shared, &waiter.ticket, &refusal, AdmissionResult::Rejected),
-            Verdict::NoDecision => self.fail(shared, &waiter.ticket),
+            Verdict::NoDecision => {
+                self.drop_place(shared, waiter.number);
+                self.fail(shared, &waiter.ticket);
+            }
         }
     }
 
@@ -181,6 +184,11 @@ impl Admission {
     /// The companion gives the place away.
     fn cancel(&self, shared: &Shared, token: u32, number: u64) {
         host::cancel_grpc(token);
+        self.drop_place(shared, number);
+    }
+
+    /// The companion is told that this request does not run for it, whatever it has decided meanwhile.
+    fn drop_place(&self, shared: &Shared, number: u64) {
         let reported = self.report.borrow_mut().dropped(number);
         shared.or_default(reported);
     }

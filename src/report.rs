@@ -17,6 +17,9 @@ const LIST_EVERY: Duration = Duration::from_secs(3);
 /// Time between opening a stream that broke and opening the next: from the first to the last, doubled each time.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(10);
+/// Lists after the last request, when nothing runs any more: the companion may have let a request go after it heard of its
+/// end, and believes a list only of requests that it let go some seconds before.
+const IDLE_LISTS: u8 = 3;
 /// Ends that wait for the stream. What is beyond shows in the next list, without its tokens.
 const MAX_UNSENT: usize = 10_000;
 /// Requests in a list: what fits into the companion's message limit, and more than a worker can run.
@@ -32,8 +35,8 @@ pub(crate) struct Report {
     stream: Option<u32>,
     running: BTreeSet<u64>,
     unsent: Vec<Completed>,
-    /// The companion holds something of ours, as far as we told.
-    has_listed: bool,
+    /// Lists to send while nothing runs.
+    idle_lists: u8,
     list_at: Nanos,
     open_at: Nanos,
     opened: Nanos,
@@ -49,7 +52,7 @@ impl Report {
             stream: None,
             running: BTreeSet::new(),
             unsent: Vec::new(),
-            has_listed: false,
+            idle_lists: 0,
             list_at: Nanos(0),
             open_at: Nanos(0),
             opened: Nanos(0),
@@ -80,6 +83,7 @@ impl Report {
     }
 
     fn completed(&mut self, completed: Completed) -> Result<(), HostError> {
+        self.idle_lists = IDLE_LISTS;
         if self.unsent.len() < MAX_UNSENT {
             self.unsent.push(completed);
         }
@@ -89,7 +93,7 @@ impl Report {
 
     /// Time has passed; only in the root's callbacks.
     pub(crate) fn tick(&mut self, now: Nanos) -> Result<(), HostError> {
-        let has_news = !self.unsent.is_empty() || !self.running.is_empty() || self.has_listed;
+        let has_news = !self.unsent.is_empty() || !self.running.is_empty() || self.idle_lists > 0;
         if self.stream.is_none() && has_news && self.open_at <= now {
             let to = Method { upstream: &self.upstream, service: SERVICE, method: REPORT };
             match host::open_grpc_stream(&to) {
@@ -101,7 +105,7 @@ impl Report {
         }
         if self.stream.is_some() && has_news && self.list_at <= now {
             self.list_at = now.after(LIST_EVERY);
-            self.has_listed = !self.running.is_empty();
+            self.idle_lists = if self.running.is_empty() { self.idle_lists.saturating_sub(1) } else { IDLE_LISTS };
             let requests = self.running.iter().copied().take(MAX_LISTED).collect();
             return self.send(Some(requests));
         }
