@@ -3,12 +3,15 @@
 //! ```text
 //! Envoy ──callbacks──► root (one per VM)  ──► table ──tick──► stats ──► Envoy's counters and gauges
 //!                        └─ stream (one per request) ─► core::Exchange ─┘
+//!                             └─ admit, report ──gRPC──► tallyd, only if admission is on
 //! ```
 //! It knows Envoy's calls and no JSON. It never pauses, buffers or alters what passes, unless the configuration asks for it.
 #![forbid(unsafe_code)]
 
+mod admit;
 mod edit;
 mod host;
+mod report;
 mod root;
 mod route;
 mod slot;
@@ -26,5 +29,5 @@ mod entry {
 /// What Envoy calls first: from here on it can make contexts.
 pub fn start() {
     proxy_wasm::set_log_level(LogLevel::Info);
-    proxy_wasm::set_root_context(|_| -> Box<dyn RootContext> { Box::new(root::Root::new()) });
+    proxy_wasm::set_root_context(|id| -> Box<dyn RootContext> { Box::new(root::Root::new(id)) });
 }

@@ -51,8 +51,8 @@ struct Head {
 }
 
 impl Heads {
-    /// Sends on what has waited in vain; to be called last in a tick, since it changes which context is spoken of.
-    pub(crate) fn send_on(&self, shared: &Shared) {
+    /// Sends on what has waited in vain; only in the `on_tick` of this root.
+    pub(crate) fn send_on(&self, shared: &Shared, root: u32) {
         if self.0.borrow().is_empty() {
             return;
         }
@@ -64,11 +64,18 @@ impl Heads {
             if is_late {
                 head.sign.set(Sign::SentOn);
                 late += 1;
-                shared.or_default(host::resume_request(head.context));
+                if host::act_on(head.context) {
+                    shared.or_default(host::resume_request());
+                } else {
+                    shared.failed("set_effective_context");
+                }
             }
             is_waiting && !is_late
         });
         if late > 0 {
+            if !host::act_on(root) {
+                shared.failed("set_effective_context");
+            }
             log::warn!(
                 "tally: {late} requests went on without `{}`, their bodies did not come; is allow_on_headers_stop_iteration set?",
                 shared.config.route_header

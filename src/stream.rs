@@ -1,7 +1,7 @@
 //! One per request: Envoy's callbacks in the order of the data, each handed to the [`Exchange`].
 //!
-//! In: heads and pieces of bodies. Out: one record in the table at the end. It never pauses a stream, changes no byte but
-//! through [`Edit`], and reads a piece only if somebody still wants to know something.
+//! In: heads and pieces of bodies. Out: one record in the table at the end. It changes no byte but through [`Edit`], pauses
+//! only heads (admission, routing), and reads a piece only if somebody still wants to know something.
 
 use std::rc::Rc;
 
@@ -14,6 +14,7 @@ use tally_core::response::ResponseHead;
 use tally_core::table::{Global, Ignored, RunningMark};
 use tally_core::usage::{MAX_TOKENS, Usage, count_of_double};
 
+use crate::admit::{Decision, Ticket};
 use crate::edit::{self, Edit};
 use crate::host;
 use crate::root::Shared;
@@ -26,6 +27,8 @@ pub(crate) struct Stream {
     /// `None`: not measured, or over.
     exchange: Option<Exchange>,
     running: Option<RunningMark>,
+    /// `None`: not asked, or over.
+    ticket: Option<Ticket>,
     edit: Edit,
     route: Route,
 }
@@ -34,11 +37,11 @@ impl Stream {
     /// A stream of which nothing has come.
     pub(crate) fn new(shared: Rc<Shared>, id: u32) -> Self {
         shared.table.borrow_mut().live_streams(1);
-        Self { id, shared, exchange: None, running: None, edit: Edit::default(), route: Route::default() }
+        Self { id, shared, exchange: None, running: None, ticket: None, edit: Edit::default(), route: Route::default() }
     }
 
-    /// The exchange of a request's head; or why it passes unmeasured.
-    fn begin(&self, is_bodiless: bool) -> Result<Exchange, Ignored> {
+    /// The exchange of a request's head and the model it was rewritten to; or why it passes unmeasured.
+    fn begin(&self, is_bodiless: bool) -> Result<(Exchange, Vec<u8>), Ignored> {
         let config = &self.shared.config;
         let header = |name: &str| match name {
             "" => Vec::new(),
@@ -51,7 +54,24 @@ impl Stream {
         }
         let target_model = header(&config.target_model_header);
         let tenant = header(&config.tenant_header);
-        Ok(Exchange::begin(&RequestHead { api, target_model: &target_model, tenant: &tenant }, host::now()))
+        let head = RequestHead { api, target_model: &target_model, tenant: &tenant };
+        Ok((Exchange::begin(&head, host::now()), target_model))
+    }
+
+    /// Asks whether the request may go on, if admission is on. It waits in its head: Envoy then holds its body back, too.
+    fn admit(&mut self, target_model: &[u8]) -> Action {
+        let Some(admission) = &self.shared.admission else { return Action::Continue };
+        let ticket = admission.ask(&self.shared, self.id, target_model);
+        let may_go = ticket.get() == Decision::Passed;
+        self.ticket = Some(ticket);
+        if may_go { Action::Continue } else { Action::Pause }
+    }
+
+    /// The request waits no longer, whoever ends it.
+    fn wait_no_longer(&self) {
+        if let (Some(admission), Some(_)) = (&self.shared.admission, &self.ticket) {
+            admission.left(&self.shared, self.id);
+        }
     }
 
     /// The request runs as soon as its model is known, at the latest when it has come whole.
@@ -68,8 +88,14 @@ impl Stream {
 
     /// The end, whatever it was: counted once, since it takes the exchange. `is_logged`: Envoy writes its logs next.
     fn end(&mut self, is_logged: bool) {
+        self.wait_no_longer();
+        let decision = self.ticket.take().map(|ticket| ticket.get());
         if let Some(exchange) = self.exchange.take() {
-            let how = if exchange.went_well() { End::default() } else { reason() };
+            let how = match decision {
+                Some(Decision::Refused) => End { rejected: true, ..End::default() },
+                _ if exchange.went_well() => End::default(),
+                _ => reason(),
+            };
             let now = exchange.answered().unwrap_or_else(host::now);
             let mut measured = exchange.end(how, self.shared.config.llama_timings, now);
             if self.shared.config.envoy_token_usage
@@ -83,6 +109,9 @@ impl Stream {
                 }
             }
             self.shared.table.borrow_mut().record(&measured);
+            if let (Some(admission), Some(Decision::Dispatched(number))) = (&self.shared.admission, decision) {
+                admission.ended(&self.shared, number, &measured.usage);
+            }
         }
         if let Some(mark) = self.running.take() {
             self.shared.table.borrow_mut().stop(mark);
@@ -107,25 +136,35 @@ fn reason() -> End {
     End { cause: Cause::of_envoy_flags(flags), local_reply, rejected: false }
 }
 
-impl Context for Stream {}
+impl Context for Stream {
+    fn on_grpc_call_response(&mut self, token: u32, status: u32, size: usize) {
+        if let Some(admission) = &self.shared.admission {
+            admission.answered(&self.shared, self.id, token, status, size);
+        }
+    }
+}
 
 impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
         match self.begin(end_of_stream) {
-            Ok(exchange) => {
-                self.route = Route::request_head(&self.shared, self.id, end_of_stream);
-                if edit::is_configured(&self.shared.config) {
-                    self.edit = Edit::request_head(&self.shared, exchange.api(), end_of_stream);
-                }
+            Ok((exchange, target_model)) => {
+                let api = exchange.api();
                 self.exchange = Some(exchange);
                 self.run(end_of_stream);
+                // They ask with the request's length, which an edit removes.
+                let action = self.admit(&target_model);
+                self.route = Route::request_head(&self.shared, self.id, end_of_stream);
+                if edit::is_configured(&self.shared.config) {
+                    self.edit = Edit::request_head(&self.shared, api, end_of_stream);
+                }
+                if self.route.is_waiting() { Action::Pause } else { action }
             }
             Err(ignored) => {
                 Route::unmeasured_head(&self.shared);
                 self.shared.table.borrow_mut().count(Global::Ignored(ignored), 1);
+                Action::Continue
             }
         }
-        if self.route.is_waiting() { Action::Pause } else { Action::Continue }
     }
 
     fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
@@ -159,6 +198,8 @@ impl HttpContext for Stream {
     fn on_http_response_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
         // Envoy's own answer may come while the head waits.
         self.route = Route::default();
+        // Envoy answers a request that still waits: one of its own time-outs.
+        self.wait_no_longer();
         if let Some(exchange) = &mut self.exchange {
             let status = String::from_utf8_lossy(&host::response_header(":status")).parse().unwrap_or(0);
             let [content_type, content_encoding] = ["content-type", "content-encoding"].map(host::response_header);

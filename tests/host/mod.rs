@@ -13,6 +13,8 @@
     reason = "a part of tests, of which each uses its part"
 )]
 
+pub mod grpc;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -36,8 +38,7 @@ pub struct State {
     log: Vec<String>,
     failing: Vec<&'static str>,
     filter_state: BTreeMap<String, String>,
-    effective: u32,
-    resumed: Vec<u32>,
+    grpc: grpc::Grpc,
 }
 
 thread_local! {
@@ -125,6 +126,7 @@ extern "C" fn proxy_get_buffer_bytes(
         let bytes = match kind {
             0 => &state.request_piece,
             1 => &state.response_piece,
+            5 => &state.grpc.answer,
             7 => &state.configuration,
             other => panic!("buffer {other} was not expected"),
         };
@@ -283,19 +285,6 @@ extern "C" fn proxy_record_metric(id: u32, value: u64) -> u32 {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn proxy_set_effective_context(id: u32) -> u32 {
-    with(|state| state.effective = id);
-    OK
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn proxy_continue_stream(stream: u32) -> u32 {
-    assert_eq!(stream, 0, "only requests are sent on");
-    with(|state| state.resumed.push(state.effective));
-    OK
-}
-
-#[unsafe(no_mangle)]
 extern "C" fn proxy_replace_header_map_value(
     map: u32,
     key: *const u8,
@@ -326,10 +315,7 @@ macro_rules! refuse {
 refuse! {
     proxy_add_header_map_value proxy_call_foreign_function proxy_close_stream
     proxy_dequeue_shared_queue proxy_done proxy_enqueue_shared_queue proxy_get_header_map_pairs proxy_get_log_level
-    proxy_get_metric proxy_get_status proxy_grpc_call proxy_grpc_cancel proxy_grpc_close proxy_grpc_send
-    proxy_grpc_stream proxy_http_call proxy_register_shared_queue
-    proxy_resolve_shared_queue proxy_send_local_response
-    proxy_set_header_map_pairs
+    proxy_get_metric proxy_get_status proxy_grpc_close proxy_http_call proxy_register_shared_queue proxy_resolve_shared_queue proxy_set_header_map_pairs
 }
 
 unsafe extern "C" {
@@ -380,6 +366,7 @@ impl Envoy {
     pub fn add_root(&mut self, configuration: &str) -> bool {
         with(|state| state.configuration = configuration.as_bytes().to_vec());
         self.root = next_context();
+        grpc::calling(self.root);
         // SAFETY: the SDK's exports, called in Envoy's order.
         unsafe {
             proxy_on_context_create(self.root, 0);
@@ -400,6 +387,7 @@ impl Envoy {
     /// The same for a root context of choice.
     pub fn tick_root_after(&self, root: u32, nanos: u64) {
         self.pass(nanos);
+        grpc::calling(root);
         unsafe { proxy_on_tick(root) };
     }
 
@@ -421,6 +409,7 @@ impl Envoy {
 
     /// The root context is over.
     pub fn end_root(&self, root: u32) {
+        grpc::calling(root);
         unsafe { assert!(proxy_on_done(root)) };
     }
 
@@ -428,6 +417,7 @@ impl Envoy {
     pub fn stream(&self) -> Stream {
         let id = next_context();
         unsafe { proxy_on_context_create(id, self.root) };
+        self.created(id);
         Stream { id }
     }
 
@@ -446,19 +436,14 @@ impl Envoy {
         with(|state| state.failing = calls.to_vec());
     }
 
-    /// Contexts of the streams whose heads were sent on out of turn.
-    pub fn resumed(&self) -> Vec<u32> {
-        with(|state| state.resumed.clone())
+    /// What the filter has left in the filter state.
+    pub fn filter_state(&self) -> BTreeMap<String, String> {
+        with(|state| state.filter_state.clone())
     }
 
     /// Sets an attribute of the current stream.
     pub fn set_property(&self, path: &str, value: &[u8]) {
         with(|state| state.properties.insert(path.to_owned(), value.to_vec()));
-    }
-
-    /// What the filter has left in the filter state.
-    pub fn filter_state(&self) -> BTreeMap<String, String> {
-        with(|state| state.filter_state.clone())
     }
 
     /// Log lines.
@@ -509,7 +494,7 @@ impl Stream {
             state.request_headers = headers.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect();
             state.properties.clear();
         });
-        unsafe { assert_eq!(proxy_on_request_headers(self.id, headers.len(), is_whole), CONTINUE) };
+        self.in_head(|| unsafe { proxy_on_request_headers(self.id, headers.len(), is_whole) });
     }
 
     /// The same, for a filter that may let the head wait: whether it does.
@@ -517,23 +502,18 @@ impl Stream {
         with(|state| {
             state.request_headers = headers.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect();
         });
-        unsafe { proxy_on_request_headers(self.id, headers.len(), false) != CONTINUE }
+        self.in_head(|| unsafe { proxy_on_request_headers(self.id, headers.len(), false) });
+        self.place() == grpc::Place::Paused
     }
 
     /// All of the request's body so far, as Envoy gathers it while the head waits: whether it goes on waiting.
     pub fn request_body_waits(&self, gathered: &[u8], is_last: bool) -> bool {
         with(|state| state.request_piece = gathered.to_vec());
-        unsafe { proxy_on_request_body(self.id, gathered.len(), is_last) != CONTINUE }
-    }
-
-    /// Its context.
-    pub fn id(&self) -> u32 {
-        self.id
-    }
-
-    /// Whether its head was sent on, out of turn.
-    pub fn was_resumed(&self) -> bool {
-        with(|state| state.resumed.contains(&self.id))
+        let waits = unsafe { proxy_on_request_body(self.id, gathered.len(), is_last) != CONTINUE };
+        if !waits {
+            with(|state| state.grpc.streams.insert(self.id, grpc::Place::Gone));
+        }
+        waits
     }
 
     /// A request header as it goes on.
@@ -609,16 +589,29 @@ impl Stream {
 
     /// The stream is over.
     pub fn end(self) {
+        self.over();
         unsafe {
             proxy_on_log(self.id);
             assert!(proxy_on_done(self.id));
             proxy_on_delete(self.id);
         }
+        self.deleted();
     }
 
     /// Envoy deletes the stream without having logged it.
     pub fn drop_unlogged(self) {
+        self.over();
         with(|state| state.properties.clear());
         unsafe { proxy_on_delete(self.id) };
+        self.deleted();
     }
+}
+
+/// Logs a stream whose client has left.
+fn leave(id: u32) {
+    with(|state| {
+        state.properties.insert("response.flags".to_owned(), 16_384_u64.to_le_bytes().to_vec());
+        state.grpc.streams.insert(id, grpc::Place::Over);
+    });
+    unsafe { proxy_on_log(id) };
 }
