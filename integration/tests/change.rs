@@ -1,12 +1,13 @@
 //! Changed traffic through a real Envoy: what the model server gets, what the client gets, byte by byte.
 
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tally_integration::client::{Answer, Leave, Request};
 use tally_integration::corpus::Exchange;
 use tally_integration::envoy::{Envoy, Options};
-use tally_integration::expect::{exact, within};
+use tally_integration::expect::{exact, missing, within};
 use tally_integration::model_server::{Behaviour, End, ModelServer, replay};
 use tally_integration::tools::poll;
 
@@ -142,6 +143,72 @@ fn a_dropped_accept_encoding_is_dropped_and_nothing_else() -> Result<()> {
     let (head, got) = received(&echoed(body).header("accept-encoding", "gzip, br").send(envoy.port)?)?;
     ensure!(got == body && !head.contains("accept-encoding"), "{head}");
     ensure!(head.contains("content-length: 13"), "{head}");
+    Ok(())
+}
+
+#[test]
+fn odd_ends_of_changed_streams_are_still_ends() -> Result<()> {
+    let envoy = envoy(REWRITE)?;
+    let stream = r#"{"model":"chat","stream":true}"#;
+    let events = concat!(
+        "data: {\"model\":\"big\",\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n",
+        "data: {\"model\":\"big\",\"choices\":[],\"usage\":{\"prompt_tokens\":11,\"completion_tokens\":7}}\n\n",
+    );
+    let expected = "data: {\"model\":\"chat\",\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n";
+    let behaviour = Behaviour {
+        content_type: "text/event-stream".to_owned(),
+        body: Some(events.to_owned()),
+        pieces_of: 9,
+        ..Behaviour::default()
+    };
+    let ask = |behaviour: &Behaviour| Request::post(CHAT, stream).header("x-behave", behaviour.header());
+    let answer = ask(&Behaviour { trailers: true, ..behaviour.clone() }).send(envoy.port)?;
+    ensure!(answer.complete && answer.body == expected.as_bytes(), "{answer:?}");
+    // The server breaks off inside what may be the usage event: the client has all before it, and sees the break.
+    let half = events.get(..events.len() - 40).context("events")?;
+    let cut = Behaviour { body: Some(half.to_owned()), end: End::Close, ..behaviour.clone() };
+    let answer = ask(&cut).send(envoy.port)?;
+    ensure!(!answer.complete && answer.body == expected.as_bytes(), "{answer:?}");
+    // The client leaves.
+    ask(&Behaviour { gap_ms: 30, ..behaviour.clone() }).leaving(Leave::AfterBytes(20)).send(envoy.port)?;
+    // An answer that comes compressed although nobody asked for it passes as it is.
+    let gzip = Exchange::read("derived-chat-stream-gzip")?;
+    let answer = Request { body: stream.into(), ..replay(&gzip) }.send(envoy.port)?;
+    ensure!(answer.complete && answer.body == gzip.answer_body(), "{answer:?}");
+    let of = |outcome| [("model_name", "chat"), ("target_model_name", "big"), ("outcome", outcome)];
+    within(
+        SOON,
+        || envoy.page(),
+        &[
+            exact("inference_objective_request_outcome_total", &of("complete"), 2.0),
+            exact("inference_objective_request_outcome_total", &of("upstream_reset"), 1.0),
+            exact("inference_objective_request_outcome_total", &of("client_cancelled"), 1.0),
+            missing("inference_objective_running_requests", &[]),
+        ],
+    )?;
+    ensure!(envoy.vm_failures()? == 0.0);
+    Ok(())
+}
+
+#[test]
+fn http2_clients_are_served_the_same_changes() -> Result<()> {
+    let envoy = envoy(REWRITE)?;
+    let behaviour = Behaviour { body: Some(r#"{"model":"big"}"#.to_owned()), ..Behaviour::default() };
+    let echo = Behaviour { echo: true, content_type: "text/plain".to_owned(), ..Behaviour::default() };
+    for (behaviour, expected) in [(behaviour, r#"{"model":"chat"}"#), (echo, "\n\n{\"model\":\"big\"}")] {
+        let output = Command::new("curl")
+            .args(["--silent", "--show-error", "--http2-prior-knowledge", "--max-time", "20"])
+            .args(["--data-binary", r#"{"model":"chat"}"#, "--header", "content-type: application/json"])
+            .args(["--header", &format!("x-behave: {}", behaviour.header())])
+            .arg(format!("http://127.0.0.1:{}{CHAT}", envoy.port))
+            .output();
+        let Ok(output) = output else {
+            println!("not run: curl is not installed");
+            return Ok(());
+        };
+        let text = String::from_utf8_lossy(&output.stdout);
+        ensure!(text.ends_with(expected), "{output:?}");
+    }
     Ok(())
 }
 
