@@ -27,7 +27,7 @@ for name in "$@"; do
         [ "$(wc -c <"$body")" -gt 4096 ] || { printf '\002\007\001'; cat "$body"; } >"$seed"
     done
     say "fuzz $name for $seconds s"
-    "target/$target/release/$name" "corpus/$name" -max_total_time="$seconds" -max_len=4096 -timeout=20 -rss_limit_mb=1024 \
+    "target/$target/release/$name" "corpus/$name" -max_total_time="$seconds" -max_len=1500 -timeout=20 -rss_limit_mb=1024 \
         -print_final_stats=1 -artifact_prefix="artifacts/$name/" 2>&1 | grep -E '^(#[0-9]+.*(DONE|pulse)|stat::number|==|thread|assert|SUMMARY|artifact)' || exit 1
     [ -z "$(ls -A "artifacts/$name")" ] || stop "findings in fuzz/artifacts/$name"
 done
