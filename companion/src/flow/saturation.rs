@@ -292,7 +292,7 @@ mod tests {
     fn a_budget_that_nobody_used_is_not_there_for_a_burst_after_a_quiet_time() {
         let mut saturation = Saturation::new(SaturationPlan { budget: true, ..plan() });
         let mut now = 1_000 * MS;
-        let mut send_all = |saturation: &mut Saturation, now: u64| {
+        let send_all = |saturation: &mut Saturation, now: u64| {
             saturation.observe(&[at(0.0, 0.0, now)], now);
             let mut sent = 0;
             while saturation.open(1.0, 0, now) {
