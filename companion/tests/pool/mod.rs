@@ -2,6 +2,8 @@
 //!
 //! In: a behaviour, changed at any time. Out: real bytes on a real socket. It never sleeps.
 
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test's helper may stop it")]
+
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
