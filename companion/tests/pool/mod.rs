@@ -18,12 +18,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub const VLLM_BUSY: &str = include_str!("../../../testdata/scrapes/vllm-busy.prom");
+pub(crate) const VLLM_BUSY: &str = include_str!("../../../testdata/scrapes/vllm-busy.prom");
 
 /// What a server does with a request.
 #[derive(Clone, Debug)]
 #[allow(dead_code, reason = "each test binary uses some")]
-pub enum Behaviour {
+pub(crate) enum Behaviour {
     /// Closes the connection after the request.
     Close,
     /// Compressed, with this many bytes on the wire kept back at the end.
@@ -45,12 +45,12 @@ pub enum Behaviour {
 }
 
 /// A server on a port of its own.
-pub struct Server {
-    pub address: SocketAddr,
-    pub behaviour: Arc<Mutex<Behaviour>>,
-    pub asked: Arc<AtomicUsize>,
-    pub open: Arc<AtomicUsize>,
-    pub most_open: Arc<AtomicUsize>,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    pub(crate) behaviour: Arc<Mutex<Behaviour>>,
+    pub(crate) asked: Arc<AtomicUsize>,
+    pub(crate) open: Arc<AtomicUsize>,
+    pub(crate) most_open: Arc<AtomicUsize>,
     stop: CancellationToken,
 }
 
@@ -62,7 +62,7 @@ impl Drop for Server {
 
 #[allow(dead_code, reason = "each test binary uses some")]
 impl Server {
-    pub async fn start(behaviour: Behaviour) -> Self {
+    pub(crate) async fn start(behaviour: Behaviour) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = Self {
             address: listener.local_addr().unwrap(),
@@ -88,11 +88,11 @@ impl Server {
         server
     }
 
-    pub fn now(&self, behaviour: Behaviour) {
+    pub(crate) fn now(&self, behaviour: Behaviour) {
         *self.behaviour.lock().unwrap() = behaviour;
     }
 
-    pub fn asked(&self) -> usize {
+    pub(crate) fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
     }
 }
@@ -169,7 +169,7 @@ async fn answer(stream: &mut TcpStream, behaviour: Behaviour) -> Option<()> {
     Some(())
 }
 
-pub fn gzip(page: &[u8]) -> Vec<u8> {
+pub(crate) fn gzip(page: &[u8]) -> Vec<u8> {
     use std::io::Write;
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(page).unwrap();
@@ -178,7 +178,7 @@ pub fn gzip(page: &[u8]) -> Vec<u8> {
 
 /// A vLLM page that says this and nothing else.
 #[allow(dead_code, reason = "each test binary uses some")]
-pub fn vllm(waiting: f64, running: f64, kv: f64) -> String {
+pub(crate) fn vllm(waiting: f64, running: f64, kv: f64) -> String {
     let labels = "{engine=\"0\",model_name=\"m\"}";
     format!(
         "vllm:num_requests_waiting{labels} {waiting}\nvllm:num_requests_running{labels} {running}\n\
@@ -187,10 +187,11 @@ pub fn vllm(waiting: f64, running: f64, kv: f64) -> String {
 }
 
 /// Pools under test, stopped with the test.
-pub struct Running {
-    pub pools: Pools,
-    pub tracker: TaskTracker,
-    pub shutdown: CancellationToken,
+#[allow(dead_code, reason = "each test binary uses some")]
+pub(crate) struct Running {
+    pub(crate) pools: Pools,
+    pub(crate) tracker: TaskTracker,
+    pub(crate) shutdown: CancellationToken,
 }
 
 impl Drop for Running {
@@ -202,7 +203,7 @@ impl Drop for Running {
 #[allow(dead_code, reason = "each test binary uses some")]
 impl Running {
     /// Pools from the config's text, a YAML list.
-    pub fn start(yaml: &str) -> Self {
+    pub(crate) fn start(yaml: &str) -> Self {
         let configs: Vec<PoolConfig> = serde_saphyr::from_str(yaml).unwrap();
         let plans = configs.into_iter().map(|config| config.plan().unwrap()).collect();
         let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());
@@ -211,21 +212,21 @@ impl Running {
     }
 
     /// The page, as a user sees it.
-    pub fn page(&self) -> String {
+    pub(crate) fn page(&self) -> String {
         let mut writer = Writer::new(Format::Text);
         self.pools.collect(&mut writer);
         writer.finish()
     }
 
     /// The sample of this series; `series` is as written on the page.
-    pub fn value(&self, series: &str) -> Option<f64> {
+    pub(crate) fn value(&self, series: &str) -> Option<f64> {
         let page = self.page();
         assert!(lines(page.as_bytes()).all(|line| line != Line::Broken), "{page}");
         page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
     }
 
     /// Waits until the series have these values.
-    pub async fn until(&self, expected: &[(&str, Option<f64>)]) {
+    pub(crate) async fn until(&self, expected: &[(&str, Option<f64>)]) {
         let deadline = Instant::now() + DEADLINE;
         loop {
             let is = |(series, value): &(&str, Option<f64>)| match (self.value(series), value) {
@@ -241,4 +242,4 @@ impl Running {
     }
 }
 
-pub const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
