@@ -1,5 +1,7 @@
 //! Whatever an endpoint does: the gauges are right two intervals later, the others are unhurt, and nothing is left over.
 
+#![allow(clippy::unwrap_used, reason = "a test's helper may stop it")]
+
 mod pool;
 
 use std::sync::atomic::Ordering;

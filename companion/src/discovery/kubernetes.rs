@@ -13,6 +13,7 @@ use futures_util::{StreamExt, pin_mut};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind};
 use kube::runtime::WatchStreamExt;
+use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, watch_object, watcher};
 use kube::{Client, ResourceExt};
 use tokio::sync::watch;
@@ -118,7 +119,7 @@ impl Follower {
 
     /// Follows a pool until it is deleted.
     async fn inference_pool(&mut self, client: &Client, api: Api<DynamicObject>, name: &str) {
-        let changes = watch_object(api, name).default_backoff();
+        let changes = watch_object(api, name).backoff(Patience::new());
         pin_mut!(changes);
         let mut membership: Option<Membership> = None;
         let mut events: PodEvents = stream::pending().boxed();
@@ -151,7 +152,7 @@ impl Follower {
 
     fn pod_events(&self, client: &Client, membership: &Membership) -> PodEvents {
         let api: Api<Pod> = Api::namespaced(client.clone(), &self.plan.namespace);
-        watcher(api, watcher::Config::default().labels(&membership.selector)).default_backoff().boxed()
+        watcher(api, watcher::Config::default().labels(&membership.selector)).backoff(Patience::new()).boxed()
     }
 
     fn pod_event(&mut self, event: watcher::Result<Event<Pod>>, membership: &Membership) {
@@ -185,7 +186,36 @@ impl Follower {
     }
 }
 
+/// How long to wait before a watch is begun again. The runtime's own goes up to half a minute: too long not to know who
+/// is in the pool after an API server was restarted.
+struct Patience(Duration);
+
+impl Patience {
+    const fn new() -> Self {
+        Self(SHORTEST_WAIT)
+    }
+}
+
+impl Iterator for Patience {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let wait = self.0;
+        self.0 = (wait * 2).min(LONGEST_WAIT);
+        // Not all at once: up to half more.
+        Some(wait.mul_f64(1.0 + f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX) / 2.0))
+    }
+}
+
+impl Backoff for Patience {
+    fn reset(&mut self) {
+        self.0 = SHORTEST_WAIT;
+    }
+}
+
 /// Where an InferencePool may be, the present one first.
 pub const VERSIONS: [(&str, &str); 2] =
     [("inference.networking.k8s.io", "v1"), ("inference.networking.x-k8s.io", "v1alpha2")];
 const RETRY: Duration = Duration::from_secs(2);
+const SHORTEST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);

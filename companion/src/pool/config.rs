@@ -40,6 +40,25 @@ pub struct PoolConfig {
     pub max_body: Option<u64>,
 }
 
+impl PoolConfig {
+    /// The InferencePool of this name, and the endpoint picker's defaults for the rest.
+    #[must_use]
+    pub fn inference_pool(name: String) -> Self {
+        Self {
+            name,
+            namespace: None,
+            discovery: DiscoveryConfig::Kubernetes(KubernetesConfig::default()),
+            engine: None,
+            metrics: MetricsConfig::default(),
+            mapping: MappingConfig::default(),
+            refresh_metrics_interval: None,
+            metrics_staleness_threshold: None,
+            timeout: None,
+            max_body: None,
+        }
+    }
+}
+
 /// Where endpoints come from.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]

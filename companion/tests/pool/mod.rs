@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+#[allow(dead_code, reason = "each test binary uses some")]
 pub(crate) const VLLM_BUSY: &str = include_str!("../../../testdata/scrapes/vllm-busy.prom");
 
 /// What a server does with a request.
@@ -63,7 +64,11 @@ impl Drop for Server {
 #[allow(dead_code, reason = "each test binary uses some")]
 impl Server {
     pub(crate) async fn start(behaviour: Behaviour) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at("127.0.0.1:0", behaviour).await
+    }
+
+    pub(crate) async fn start_at(address: &str, behaviour: Behaviour) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let server = Self {
             address: listener.local_addr().unwrap(),
             behaviour: Arc::new(Mutex::new(behaviour)),
