@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::args::PoolFlags;
 use crate::flow::config::{FlowConfig, FlowPlan};
-use crate::pool::{PoolConfig, PoolPlan};
+use crate::pool::{DiscoveryConfig, PoolConfig, PoolPlan};
 
 /// What the parts are to do.
 #[derive(Clone, Debug, Default)]
@@ -55,13 +55,19 @@ fn apply(flags: &PoolFlags, pools: &mut Vec<PoolConfig>) -> Result<(), String> {
         return Err("the flags for a pool are of one pool, and the file has several: say it there".to_owned());
     }
     if pools.is_empty() {
-        return Err("there are flags for a pool, and the file has none".to_owned());
+        let Some(name) = &flags.pool_name else {
+            return Err("there are flags for a pool: expected --pool-name, or a pool in the file".to_owned());
+        };
+        pools.push(PoolConfig::inference_pool(name.clone()));
     }
     for pool in pools {
         if let Some(name) = &flags.pool_name {
             name.clone_into(&mut pool.name);
         }
         let text = |duration: Option<std::time::Duration>| duration.map(|time| format!("{}us", time.as_micros()));
+        if let (Some(group), DiscoveryConfig::Kubernetes(kubernetes)) = (&flags.pool_group, &mut pool.discovery) {
+            kubernetes.group = Some(group.clone());
+        }
         pool.namespace = flags.pool_namespace.clone().or(pool.namespace.take());
         pool.refresh_metrics_interval = text(flags.refresh_metrics_interval).or(pool.refresh_metrics_interval.take());
         pool.metrics_staleness_threshold =
