@@ -12,6 +12,7 @@ mod metrics;
 pub mod model_server;
 pub mod page;
 pub mod pool;
+mod pprof;
 pub mod scrape;
 pub mod serve;
 mod watch;

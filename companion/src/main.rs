@@ -11,6 +11,15 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+/// jemalloc, for its samples: which code holds memory.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// jemalloc's options, read at its start (`malloc_conf` in jemalloc(3)): one sample for 512 KiB, counted from the start on.
+/// The environment's `MALLOC_CONF=prof:false` turns it off. A pointer to text that ends with NUL, as C has it.
+#[unsafe(export_name = "malloc_conf")]
+pub static MALLOC_CONF: Option<&'static u8> = b"prof:true,prof_active:true,prof_accum:true,lg_prof_sample:19\0".first();
+
 #[derive(Parser)]
 #[command(name = "tallyd", about = "Tally's companion", version)]
 struct Cli {
