@@ -5,6 +5,7 @@ mod auth;
 pub mod collect;
 pub mod config;
 pub mod discovery;
+pub mod doctor;
 mod envoy;
 pub mod flow;
 pub mod lora;

@@ -32,6 +32,8 @@ enum Command {
     /// Look at a configuration without using it.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Say which rights in Kubernetes are missing, as rules ready to apply.
+    Doctor(tallyd::doctor::Args),
     /// Simulate flow control in virtual time, with and without it, from a file of traffic.
     FlowSim(tallyd::flow::sim::Args),
     /// Keep a model server's LoRA adapters as a ConfigMap says.
@@ -57,6 +59,7 @@ fn main() -> Result<()> {
             println!("ok: {}", config.summary());
             Ok(())
         }
+        Command::Doctor(args) => run(|_| tallyd::doctor::run(args)),
         Command::FlowSim(args) => tallyd::flow::sim::run(&args),
         Command::LoraSyncer(args) => {
             let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned());
