@@ -212,10 +212,7 @@ fn doctor(cluster: &Cluster, arguments: &[&str]) -> (bool, String, String) {
 /// Applies what the doctor printed, as kubectl would: each document by server-side apply.
 fn apply(kube: &Kube, manifests: &str) {
     for document in manifests.split("---\n").filter(|document| !document.is_empty()) {
-        let value = |key: &str| {
-            let line = document.lines().find_map(|line| line.strip_prefix(key));
-            line.unwrap_or_else(|| panic!("{key} in {document}")).to_owned()
-        };
+        let value = |key: &str| document.lines().find_map(|line| line.strip_prefix(key)).unwrap().to_owned();
         let place = match document.lines().find_map(|line| line.strip_prefix("  namespace: ")) {
             Some(namespace) if !value("kind: ").starts_with("Cluster") => format!("namespaces/{namespace}/"),
             _ => String::new(),

@@ -97,11 +97,9 @@ fn go_takes_a_profile_over_http_as_users_do() {
     let url = format!("http://127.0.0.1:{}/debug/pprof/profile?seconds=10", companion.port);
     // It waits for half as long again as the profile takes, so this is also about naming functions in five seconds.
     let folder = tempfile::tempdir().unwrap();
-    let output =
-        match Command::new("go").args(["tool", "pprof", "-top", &url]).env("PPROF_TMPDIR", folder.path()).output() {
-            Ok(output) => output,
-            Err(_) => return println!("not run: no go here"),
-        };
+    let mut pprof = Command::new("go");
+    pprof.args(["tool", "pprof", "-top", &url]).env("PPROF_TMPDIR", folder.path());
+    let Ok(output) = pprof.output() else { return println!("not run: no go here") };
     assert!(output.status.success() && text(&output.stdout).contains("Type: cpu"), "{}", text(&output.stderr));
 }
 

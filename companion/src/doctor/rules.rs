@@ -111,18 +111,18 @@ fn pair(page: &mut String, subject: &Subject, namespace: Option<&str>, rules: &[
     let head = |kind: &str| {
         format!("---\napiVersion: rbac.authorization.k8s.io/v1\nkind: {kind}\nmetadata:\n  name: {name}{place}\n")
     };
-    let _ = write!(page, "{}rules:\n", head(kind));
+    let _ = writeln!(page, "{}rules:", head(kind));
     for (what, verbs) in grouped(rules) {
-        let _ = write!(page, "- {what}\n  verbs: [{}]\n", verbs.join(", "));
+        let _ = writeln!(page, "- {what}\n  verbs: [{}]", verbs.join(", "));
     }
-    let _ = write!(page, "{}roleRef:\n  apiGroup: rbac.authorization.k8s.io\n", head(&format!("{kind}Binding")));
-    let _ = write!(page, "  kind: {kind}\n  name: {name}\nsubjects:\n");
+    let _ = writeln!(page, "{}roleRef:\n  apiGroup: rbac.authorization.k8s.io", head(&format!("{kind}Binding")));
+    let _ = writeln!(page, "  kind: {kind}\n  name: {name}\nsubjects:");
     let _ = match subject {
         Subject::ServiceAccount { namespace, name } => {
-            write!(page, "- kind: ServiceAccount\n  namespace: {namespace}\n  name: {name}\n")
+            writeln!(page, "- kind: ServiceAccount\n  namespace: {namespace}\n  name: {name}")
         }
         Subject::User(name) => {
-            write!(page, "- apiGroup: rbac.authorization.k8s.io\n  kind: User\n  name: {name:?}\n")
+            writeln!(page, "- apiGroup: rbac.authorization.k8s.io\n  kind: User\n  name: {name:?}")
         }
     };
 }
