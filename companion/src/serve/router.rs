@@ -9,11 +9,12 @@ use axum::routing::get;
 use super::health::{self, Readiness};
 use crate::auth::{self, Auth};
 use crate::collect::Collect;
-use crate::{metrics, page};
+use crate::{metrics, page, pprof};
 
 /// What the pages are made of.
 pub(super) struct Pages {
     pub(super) auth: Arc<Auth>,
+    pub(super) is_pprof_on: bool,
     pub(super) parts: Arc<[Arc<dyn Collect>]>,
     pub(super) readiness: Arc<Readiness>,
 }
@@ -23,6 +24,7 @@ pub(super) fn router(pages: Pages) -> axum::Router {
     let guarded = axum::Router::new()
         .merge(metrics::router(pages.parts))
         .merge(page::router())
+        .merge(pprof::router(pages.is_pprof_on))
         .route_layer(from_fn_with_state(pages.auth, auth::guard));
     axum::Router::new()
         .route("/healthz", get(health::healthy))
