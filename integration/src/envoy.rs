@@ -76,9 +76,17 @@ impl Envoy {
     /// # Errors
     /// If it does not come up: then with the end of its log.
     pub fn start(options: &Options) -> Result<Self> {
+        Self::start_from(&fs::read_to_string(tools::root().join("envoy/bootstrap.yaml"))?, options)
+    }
+
+    /// The same from another text of the bootstrap.
+    ///
+    /// # Errors
+    /// If it does not come up: then with the end of its log.
+    pub fn start_from(text: &str, options: &Options) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let config = folder.path().join("envoy.yaml");
-        fs::write(&config, bootstrap(options)?)?;
+        fs::write(&config, bootstrap(text, options)?)?;
         let address = folder.path().join("admin");
         let log = File::create(folder.path().join("log"))?;
         let child = tools::child(&tools::envoy()?)
@@ -161,8 +169,8 @@ impl Envoy {
 }
 
 /// The project's bootstrap with this run's ports, filter and configuration.
-fn bootstrap(options: &Options) -> Result<String> {
-    let mut text = fs::read_to_string(tools::root().join("envoy/bootstrap.yaml"))?;
+fn bootstrap(text: &str, options: &Options) -> Result<String> {
+    let mut text = text.to_owned();
     let filter = tools::filter()?;
     let changes = [
         ("port_value: 9901", format!("port_value: {}", options.admin)),
