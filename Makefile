@@ -74,6 +74,9 @@ docs: ## docs/METRICS.md, README and the dashboard are in step with the catalog 
 	@$(STEP) "docs" cargo test --workspace --quiet --test docs
 	@$(STEP) "dashboard" cargo test --workspace --quiet --test dashboards the_dashboard_file
 
+images: build ## OCI images and SBOMs of the filter and of tallyd in dist/oci; needs no Docker daemon
+	@$(STEP) "images" scripts/oci.py
+
 manifests: ## render deploy/manifests from the Helm chart
 	@UPDATE=1 cargo test --workspace --quiet --test helm plain_manifests
 
