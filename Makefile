@@ -24,6 +24,9 @@ setup-demo:
 setup-kube: ## build kube-apiserver and etcd for the tests that need a real Kubernetes API (once; ten minutes of CPU, needs Go)
 	@echo "kube-apiserver and etcd: $$(scripts/kube.sh build)"
 
+setup-helm: ## build Helm 3 from its Go module for the tests of the chart (once; needs Go)
+	@echo "Helm: $$(scripts/helm.sh build)"
+
 setup-browser: ## get headless Chromium and its driver for the tests of the live page
 	@scripts/browser.sh fetch >/dev/null
 
@@ -76,6 +79,12 @@ test-vllm: ## tallyd lora-syncer against a real vLLM, where one is installed; IN
 docs: ## docs/METRICS.md, README and the dashboard are in step with the catalog (UPDATE=1 writes them)
 	@$(STEP) "docs" cargo test --workspace --quiet --test docs
 	@$(STEP) "dashboard" cargo test --workspace --quiet --test dashboards the_dashboard_file
+
+images: build ## OCI images and SBOMs of the filter and of tallyd in dist/oci; needs no Docker daemon
+	@$(STEP) "images" scripts/oci.py
+
+manifests: ## render deploy/manifests from the Helm chart
+	@UPDATE=1 cargo test --workspace --quiet --test helm plain_manifests
 
 rules: ## the Prometheus rules, their promtool tests and a real Prometheus (part of `integration` too)
 	@$(STEP) "rules" cargo test --workspace --quiet --test rules

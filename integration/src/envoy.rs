@@ -90,9 +90,17 @@ impl Envoy {
     /// # Errors
     /// If it does not come up: then with the end of its log.
     pub fn start(options: &Options) -> Result<Self> {
+        Self::start_from(&own_bootstrap()?, options)
+    }
+
+    /// The same from another text of the bootstrap.
+    ///
+    /// # Errors
+    /// If it does not come up: then with the end of its log.
+    pub fn start_from(text: &str, options: &Options) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let config = folder.path().join("envoy.yaml");
-        let mut text = bootstrap(options)?;
+        let mut text = bootstrap(text, options)?;
         if options.is_listener_dynamic {
             let (rest, listener) = cut_listener(&text, folder.path())?;
             fs::write(folder.path().join("lds.yaml"), listener)?;
@@ -134,7 +142,7 @@ impl Envoy {
     pub fn update_listener(&self, options: &Options) -> Result<()> {
         let mut options = options.clone();
         options.listener = self.port;
-        let (_, listener) = cut_listener(&bootstrap(&options)?, self.folder.path())?;
+        let (_, listener) = cut_listener(&bootstrap(&own_bootstrap()?, &options)?, self.folder.path())?;
         let updates =
             |envoy: &Self| -> Result<f64> { Ok(envoy.page()?.total("envoy_listener_manager_lds_update_success", &[])) };
         let before = updates(self)?;
@@ -213,9 +221,14 @@ impl Envoy {
     }
 }
 
-/// The project's bootstrap with this run's ports, filter and configuration.
-fn bootstrap(options: &Options) -> Result<String> {
-    let mut text = fs::read_to_string(tools::root().join("envoy/bootstrap.yaml"))?;
+/// The project's bootstrap as it stands.
+fn own_bootstrap() -> Result<String> {
+    Ok(fs::read_to_string(tools::root().join("envoy/bootstrap.yaml"))?)
+}
+
+/// A bootstrap with this run's ports, filter and configuration.
+fn bootstrap(text: &str, options: &Options) -> Result<String> {
+    let mut text = text.to_owned();
     let filter = tools::filter()?;
     let changes = [
         ("port_value: 9901", format!("port_value: {}", options.admin)),

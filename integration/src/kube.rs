@@ -159,8 +159,11 @@ impl Kube {
         command.args(["--silent", "--show-error", "--max-time", "20", "--insecure", "--request", method]);
         command.args(["--write-out", "\n%{http_code}", "--header", &format!("content-type: {kind}")]);
         command.args(["--header", &format!("authorization: Bearer {ADMIN_TOKEN}")]);
+        // In a file: an argument of a program holds 128 KiB at most.
+        let file = tempfile::NamedTempFile::new()?;
         if let Some(body) = body {
-            command.args(["--data-binary", body]);
+            fs::write(file.path(), body)?;
+            command.arg("--data-binary").arg(format!("@{}", file.path().display()));
         }
         let output = command.arg(format!("https://127.0.0.1:{}{path}", self.port)).output().context("curl")?;
         if !output.status.success() {

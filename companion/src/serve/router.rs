@@ -23,13 +23,14 @@ pub(super) fn router(pages: Pages) -> axum::Router {
     // Whatever shows anything of the traffic belongs in here.
     let guarded = axum::Router::new()
         .merge(metrics::router(pages.parts))
-        .merge(page::router())
         .merge(pprof::router(pages.is_pprof_on))
         .route_layer(from_fn_with_state(pages.auth, auth::guard));
     axum::Router::new()
         .route("/healthz", get(health::healthy))
         .route("/readyz", get(health::ready))
         .with_state(pages.readiness)
+        // The live page's files show nothing: its numbers come from /metrics, and it can ask its reader for a token.
+        .merge(page::router())
         .merge(guarded)
         .fallback(nothing)
 }
