@@ -18,6 +18,17 @@ pub(crate) struct HostError {
     pub(crate) call: &'static str,
 }
 
+/// A method of a gRPC service.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Method<'a> {
+    /// Envoy's `GrpcService`, encoded.
+    pub(crate) upstream: &'a str,
+    /// Full name of the service.
+    pub(crate) service: &'a str,
+    /// Name of the method.
+    pub(crate) method: &'a str,
+}
+
 /// Names a failing call.
 const fn failed<E>(call: &'static str) -> impl FnOnce(E) -> HostError {
     // `E` is dropped: what Envoy's status says in words is known by the call.
@@ -120,4 +131,48 @@ pub(crate) fn memory_bytes() -> u64 {
     return core::arch::wasm32::memory_size::<0>() as u64 * 65_536;
     #[cfg(not(target_arch = "wasm32"))]
     return 0;
+}
+
+/// Asks a gRPC service; the answer comes to the context that is being called now. The token of the call.
+pub(crate) fn grpc_call(to: &Method<'_>, message: &[u8], timeout: Duration) -> Result<u32, HostError> {
+    hostcalls::dispatch_grpc_call(to.upstream, to.service, to.method, Vec::new(), Some(message), timeout)
+        .map_err(failed("grpc_call"))
+}
+
+/// Gives up a call or a stream; one that is over already is as well.
+pub(crate) fn cancel_grpc(token: u32) {
+    // The only error is that Envoy does not know it any more. The SDK keeps the number of a cancelled call for good, a few
+    // bytes each.
+    let _ = hostcalls::cancel_grpc_call(token);
+}
+
+/// The answer to a call; only in `on_grpc_call_response`.
+pub(crate) fn grpc_answer(size: usize) -> Result<Vec<u8>, HostError> {
+    // No bytes is what Envoy says of an empty message.
+    Ok(hostcalls::get_buffer(BufferType::GrpcReceiveBuffer, 0, size).map_err(failed("get_buffer"))?.unwrap_or_default())
+}
+
+/// Opens a stream of messages to a gRPC service; only in the root's callbacks, which then hear of its end.
+pub(crate) fn open_grpc_stream(to: &Method<'_>) -> Result<u32, HostError> {
+    hostcalls::open_grpc_stream(to.upstream, to.service, to.method, Vec::new()).map_err(failed("grpc_stream"))
+}
+
+/// Sends a message on a stream of the root's.
+pub(crate) fn send_grpc_message(token: u32, message: &[u8]) -> Result<(), HostError> {
+    hostcalls::send_grpc_stream_message(token, Some(message), false).map_err(failed("grpc_send"))
+}
+
+/// From here on, in the root's callbacks, calls act on this context. False: Envoy has no such context any more.
+pub(crate) fn act_on(context: u32) -> bool {
+    hostcalls::set_effective_context(context).is_ok()
+}
+
+/// Lets a request go on that was paused in its head. Twice, or after an answer, would crash Envoy.
+pub(crate) fn resume_request() -> Result<(), HostError> {
+    hostcalls::resume_http_request().map_err(failed("continue_stream"))
+}
+
+/// Answers a request. Twice, or after it went on, would crash Envoy.
+pub(crate) fn answer_request(status: u32, headers: Vec<(&str, &str)>, body: &[u8]) -> Result<(), HostError> {
+    hostcalls::send_http_response(status, headers, Some(body)).map_err(failed("send_local_response"))
 }

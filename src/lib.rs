@@ -3,11 +3,14 @@
 //! ```text
 //! Envoy ──callbacks──► root (one per VM)  ──► table ──tick──► stats ──► Envoy's counters and gauges
 //!                        └─ stream (one per request) ─► core::Exchange ─┘
+//!                             └─ admit, report ──gRPC──► tallyd, only if admission is on
 //! ```
-//! It knows Envoy's calls and no JSON. It never pauses, buffers or alters what passes.
+//! It knows Envoy's calls and no JSON. It never buffers or alters what passes, and pauses only if admission is switched on.
 #![forbid(unsafe_code)]
 
+mod admit;
 mod host;
+mod report;
 mod root;
 mod slot;
 mod stats;
@@ -24,5 +27,5 @@ mod entry {
 /// What Envoy calls first: from here on it can make contexts.
 pub fn start() {
     proxy_wasm::set_log_level(LogLevel::Info);
-    proxy_wasm::set_root_context(|_| -> Box<dyn RootContext> { Box::new(root::Root::new()) });
+    proxy_wasm::set_root_context(|id| -> Box<dyn RootContext> { Box::new(root::Root::new(id)) });
 }

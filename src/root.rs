@@ -11,6 +11,7 @@ use proxy_wasm::types::ContextType;
 use tally_core::config::Config;
 use tally_core::table::{Global, Table};
 
+use crate::admit::Admission;
 use crate::host::{self, HostError};
 use crate::slot::Slot;
 use crate::stats::EnvoyStats;
@@ -21,6 +22,9 @@ const DEFINITIONS_PER_FLUSH: usize = 40;
 /// Time between flushes while stats wait to be defined.
 const BACKLOG_TICK: Duration = Duration::from_millis(20);
 
+/// Longest time between ticks with admission on: deadlines and reports depend on them.
+const ADMISSION_TICK: Duration = Duration::from_secs(1);
+
 /// What a root context and its streams share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -28,23 +32,42 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     /// What was measured.
     pub(crate) table: RefCell<Table>,
+    /// `None`: off.
+    pub(crate) admission: Option<Admission>,
     slot: RefCell<Slot>,
     /// No tick will come any more: every end of a stream flushes.
     is_done: Cell<bool>,
 }
 
 impl Shared {
-    fn new(config: Config) -> Self {
+    fn new(config: Config, root: u32) -> Self {
         let table = RefCell::new(Table::new(&config));
-        Self { config, table, slot: RefCell::default(), is_done: Cell::new(false) }
+        let admission = config.admission.clone().map(|config| Admission::new(config, root));
+        Self { config, table, admission, slot: RefCell::default(), is_done: Cell::new(false) }
     }
 
     /// Counts a call that Envoy refused; the value is then the type's default.
     pub(crate) fn or_default<T: Default>(&self, result: Result<T, HostError>) -> T {
         result.unwrap_or_else(|HostError { call }| {
-            self.table.borrow_mut().count(Global::HostCallError(call), 1);
+            self.failed(call);
             T::default()
         })
+    }
+
+    /// Counts a call that Envoy refused.
+    pub(crate) fn failed(&self, call: &'static str) {
+        self.table.borrow_mut().count(Global::HostCallError(call), 1);
+    }
+
+    /// Whether the root has ended: no tick will come any more.
+    pub(crate) const fn is_done(&self) -> bool {
+        self.is_done.get()
+    }
+
+    /// Time between ticks while nothing waits to be defined.
+    fn period(&self) -> Duration {
+        let period = Duration::from_millis(self.config.flush_interval_ms);
+        if self.admission.is_some() { period.min(ADMISSION_TICK) } else { period }
     }
 
     /// A stream has ended and is counted.
@@ -86,22 +109,22 @@ impl Shared {
 /// The root context.
 #[derive(Debug)]
 pub(crate) struct Root {
+    id: u32,
     shared: Option<Rc<Shared>>,
     is_hurried: bool,
 }
 
 impl Root {
     /// One that is not configured yet.
-    pub(crate) const fn new() -> Self {
-        Self { shared: None, is_hurried: false }
+    pub(crate) const fn new(id: u32) -> Self {
+        Self { id, shared: None, is_hurried: false }
     }
 
     fn configure(&mut self) -> Result<(), String> {
         let text = host::configuration().map_err(|error| format!("Envoy refused {}", error.call))?;
         let config = Config::parse(&text).map_err(|error| error.to_string())?;
-        let period = Duration::from_millis(config.flush_interval_ms);
-        host::tick_every(period).map_err(|error| format!("Envoy refused {}", error.call))?;
-        let shared = Shared::new(config);
+        let shared = Shared::new(config, self.id);
+        host::tick_every(shared.period()).map_err(|error| format!("Envoy refused {}", error.call))?;
         let worst_case = shared.table.borrow().worst_case(&shared.config);
         log::info!("tally: at most {worst_case} stats, for {} models and those configured", shared.config.max_models);
         self.shared = Some(Rc::new(shared));
@@ -113,9 +136,18 @@ impl Context for Root {
     fn on_done(&mut self) -> bool {
         if let Some(shared) = &self.shared {
             shared.is_done.set(true);
+            if let Some(admission) = &shared.admission {
+                admission.close(shared);
+            }
             shared.flush(usize::MAX);
         }
         true
+    }
+
+    fn on_grpc_stream_close(&mut self, token: u32, _status: u32) {
+        if let Some(admission) = self.shared.as_ref().and_then(|shared| shared.admission.as_ref()) {
+            admission.stream_closed(token, host::now());
+        }
     }
 }
 
@@ -132,9 +164,12 @@ impl RootContext for Root {
 
     fn on_tick(&mut self) {
         let Some(shared) = &self.shared else { return };
+        if let Some(admission) = &shared.admission {
+            admission.tick(shared, host::now());
+        }
         let has_backlog = shared.flush(DEFINITIONS_PER_FLUSH);
         if has_backlog != self.is_hurried {
-            let usual = Duration::from_millis(shared.config.flush_interval_ms);
+            let usual = shared.period();
             shared.or_default(host::tick_every(if has_backlog { BACKLOG_TICK.min(usual) } else { usual }));
             self.is_hurried = has_backlog;
         }
@@ -144,8 +179,8 @@ impl RootContext for Root {
         Some(ContextType::HttpContext)
     }
 
-    fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
+    fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {
         let shared = self.shared.clone()?;
-        Some(Box::new(Stream::new(shared)))
+        Some(Box::new(Stream::new(shared, context_id)))
     }
 }

@@ -1,7 +1,7 @@
 //! One per request: Envoy's callbacks in the order of the data, each handed to the [`Exchange`].
 //!
-//! In: heads and pieces of bodies. Out: one record in the table at the end. It never pauses a stream, never changes a
-//! byte, and reads a piece only if the exchange still wants to know something.
+//! In: heads and pieces of bodies. Out: one record in the table at the end. It never changes a byte, and reads a piece
+//! only if the exchange still wants to know something. It pauses nothing unless admission is on: then the request's head.
 
 use std::rc::Rc;
 
@@ -12,26 +12,30 @@ use tally_core::outcome::{Cause, End};
 use tally_core::response::ResponseHead;
 use tally_core::table::{Global, Ignored, RunningMark};
 
+use crate::admit::{Decision, Ticket};
 use crate::host;
 use crate::root::Shared;
 
 /// A stream of the filter.
 pub(crate) struct Stream {
+    id: u32,
     shared: Rc<Shared>,
     /// `None`: not measured, or over.
     exchange: Option<Exchange>,
     running: Option<RunningMark>,
+    /// `None`: not asked, or over.
+    ticket: Option<Ticket>,
 }
 
 impl Stream {
     /// A stream of which nothing has come.
-    pub(crate) fn new(shared: Rc<Shared>) -> Self {
+    pub(crate) fn new(shared: Rc<Shared>, id: u32) -> Self {
         shared.table.borrow_mut().live_streams(1);
-        Self { shared, exchange: None, running: None }
+        Self { id, shared, exchange: None, running: None, ticket: None }
     }
 
-    /// The exchange of a request's head; or why it passes unmeasured.
-    fn begin(&self, is_bodiless: bool) -> Result<Exchange, Ignored> {
+    /// The exchange of a request's head and the model it was rewritten to; or why it passes unmeasured.
+    fn begin(&self, is_bodiless: bool) -> Result<(Exchange, Vec<u8>), Ignored> {
         let config = &self.shared.config;
         let header = |name: &str| match name {
             "" => Vec::new(),
@@ -44,7 +48,24 @@ impl Stream {
         }
         let target_model = header(&config.target_model_header);
         let tenant = header(&config.tenant_header);
-        Ok(Exchange::begin(&RequestHead { api, target_model: &target_model, tenant: &tenant }, host::now()))
+        let head = RequestHead { api, target_model: &target_model, tenant: &tenant };
+        Ok((Exchange::begin(&head, host::now()), target_model))
+    }
+
+    /// Asks whether the request may go on, if admission is on. It waits in its head: Envoy then holds its body back, too.
+    fn admit(&mut self, target_model: &[u8]) -> Action {
+        let Some(admission) = &self.shared.admission else { return Action::Continue };
+        let ticket = admission.ask(&self.shared, self.id, target_model);
+        let may_go = ticket.get() == Decision::Passed;
+        self.ticket = Some(ticket);
+        if may_go { Action::Continue } else { Action::Pause }
+    }
+
+    /// The request waits no longer, whoever ends it.
+    fn wait_no_longer(&self) {
+        if let (Some(admission), Some(_)) = (&self.shared.admission, &self.ticket) {
+            admission.left(&self.shared, self.id);
+        }
     }
 
     /// The request runs as soon as its model is known, at the latest when it has come whole.
@@ -61,11 +82,20 @@ impl Stream {
 
     /// The end, whatever it was: counted once, since it takes the exchange.
     fn end(&mut self) {
+        self.wait_no_longer();
+        let decision = self.ticket.take().map(|ticket| ticket.get());
         if let Some(exchange) = self.exchange.take() {
-            let how = if exchange.went_well() { End::default() } else { reason() };
+            let how = match decision {
+                Some(Decision::Refused) => End { rejected: true, ..End::default() },
+                _ if exchange.went_well() => End::default(),
+                _ => reason(),
+            };
             let now = exchange.answered().unwrap_or_else(host::now);
             let measured = exchange.end(how, self.shared.config.llama_timings, now);
             self.shared.table.borrow_mut().record(&measured);
+            if let (Some(admission), Some(Decision::Dispatched(number))) = (&self.shared.admission, decision) {
+                admission.ended(&self.shared, number, &measured.usage);
+            }
         }
         if let Some(mark) = self.running.take() {
             self.shared.table.borrow_mut().stop(mark);
@@ -83,18 +113,27 @@ fn reason() -> End {
     End { cause: Cause::of_envoy_flags(flags), local_reply, rejected: false }
 }
 
-impl Context for Stream {}
+impl Context for Stream {
+    fn on_grpc_call_response(&mut self, token: u32, status: u32, size: usize) {
+        if let Some(admission) = &self.shared.admission {
+            admission.answered(&self.shared, self.id, token, status, size);
+        }
+    }
+}
 
 impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
         match self.begin(end_of_stream) {
-            Ok(exchange) => {
+            Ok((exchange, target_model)) => {
                 self.exchange = Some(exchange);
                 self.run(end_of_stream);
+                self.admit(&target_model)
             }
-            Err(ignored) => self.shared.table.borrow_mut().count(Global::Ignored(ignored), 1),
+            Err(ignored) => {
+                self.shared.table.borrow_mut().count(Global::Ignored(ignored), 1);
+                Action::Continue
+            }
         }
-        Action::Continue
     }
 
     fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
@@ -113,6 +152,8 @@ impl HttpContext for Stream {
     }
 
     fn on_http_response_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
+        // Envoy answers a request that still waits: one of its own time-outs.
+        self.wait_no_longer();
         if let Some(exchange) = &mut self.exchange {
             let status = String::from_utf8_lossy(&host::response_header(":status")).parse().unwrap_or(0);
             let [content_type, content_encoding] = ["content-type", "content-encoding"].map(host::response_header);

@@ -2,8 +2,9 @@
 //!
 //! In: fields. Out: bytes, and back. `core/proto/admission.proto` documents the same messages for
 //! other clients; a test here keeps both in step. This file never decides anything: who may go is
-//! the companion's, what a refusal says to the client is in [`reply`].
+//! the companion's; [`ask`] is the filter's side, what a refusal says to the client is in [`reply`].
 
+pub mod ask;
 pub mod reply;
 
 use alloc::string::String;

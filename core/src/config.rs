@@ -8,9 +8,13 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::api::Api;
+
+mod admission;
+
+pub use admission::{Admission, KEYS as ADMISSION_KEYS, OnFailure};
 
 /// How the filter works.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +41,8 @@ pub struct Config {
     pub estimate_missing_usage: bool,
     /// Take llama.cpp's `timings` where it sends no usage.
     pub llama_timings: bool,
+    /// Ask the companion before a request goes on; `None`: admission is off.
+    pub admission: Option<Admission>,
 }
 
 impl Default for Config {
@@ -53,6 +59,7 @@ impl Default for Config {
             max_tenants: 100,
             estimate_missing_usage: false,
             llama_timings: false,
+            admission: None,
         }
     }
 }
@@ -80,15 +87,14 @@ impl fmt::Display for ConfigError {
 impl core::error::Error for ConfigError {}
 
 /// A key of the configuration: documentation and reading in one place.
-#[derive(Clone, Copy)]
-pub struct Key {
+pub struct Key<T = Config> {
     /// Its name.
     pub name: &'static str,
     /// What may stand there.
     pub expected: &'static str,
     /// What it does.
     pub meaning: &'static str,
-    read: fn(&Value, &mut Config) -> Option<()>,
+    read: fn(&Value, &mut T) -> Option<()>,
 }
 
 /// All keys, in the order docs list them.
@@ -159,6 +165,13 @@ pub const KEYS: &[Key] = &[
         meaning: "Take llama.cpp's `timings` as usage where it sends none.",
         read: |value, config| value.as_bool().map(|flag| config.llama_timings = flag),
     },
+    Key {
+        name: "admission",
+        expected: "an object",
+        meaning: "Switches admission on: a request waits until the companion lets it go. See docs/ADMISSION.md.",
+        // Its keys are read before the others, so that an error can name the inner key.
+        read: |value, _| value.is_object().then_some(()),
+    },
 ];
 
 impl Config {
@@ -171,23 +184,17 @@ impl Config {
         if text.trim_ascii().is_empty() {
             return Ok(config);
         }
-        let error = |key: &str, problem: String| ConfigError { key: key.to_string(), problem };
         let value: Value =
-            serde_json::from_slice(text).map_err(|cause| error("", format!("expected JSON, {cause}")))?;
+            serde_json::from_slice(text).map_err(|cause| error(String::new(), format!("expected JSON, {cause}")))?;
         let Value::Object(object) = value else {
-            return Err(error("", "expected a JSON object".to_string()));
+            return Err(error(String::new(), "expected a JSON object".to_string()));
         };
-        for (name, value) in &object {
-            let Some(key) = KEYS.iter().find(|key| key.name == name) else {
-                let known: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
-                return Err(error(name, format!("there is no such key; expected one of {}", known.join(", "))));
-            };
-            if (key.read)(value, &mut config).is_none() {
-                return Err(error(name, format!("expected {}, found {}", key.expected, shown(value))));
-            }
+        if let Some(value) = object.get("admission") {
+            config.admission = Some(Admission::parse(value)?);
         }
+        read_keys(&object, KEYS, "", &mut config)?;
         if config.hash_tenant && config.tenant_header.is_empty() {
-            return Err(error("hash_tenant", "expected `tenant_header` beside it".to_string()));
+            return Err(error("hash_tenant".to_string(), "expected `tenant_header` beside it".to_string()));
         }
         Ok(config)
     }
@@ -199,6 +206,25 @@ impl Config {
         let own = self.paths.iter().find(|(suffix, _)| plain.ends_with(suffix.as_bytes())).map(|(_, api)| *api);
         own.or_else(|| Api::of_path(path)).or(if self.measure_unknown_paths { Some(Api::Other) } else { None })
     }
+}
+
+const fn error(key: String, problem: String) -> ConfigError {
+    ConfigError { key, problem }
+}
+
+/// Reads every value of an object by its key; `prefix` stands before the names in errors.
+fn read_keys<T>(object: &Map<String, Value>, keys: &[Key<T>], prefix: &str, to: &mut T) -> Result<(), ConfigError> {
+    for (name, value) in object {
+        let path = format!("{prefix}{name}");
+        let Some(key) = keys.iter().find(|key| key.name == name) else {
+            let known: Vec<&str> = keys.iter().map(|key| key.name).collect();
+            return Err(error(path, format!("there is no such key; expected one of {}", known.join(", "))));
+        };
+        if (key.read)(value, to).is_none() {
+            return Err(error(path, format!("expected {}, found {}", key.expected, shown(value))));
+        }
+    }
+    Ok(())
 }
 
 fn whole(value: &Value, least: u64, most: u64) -> Option<u64> {

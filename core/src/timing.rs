@@ -3,6 +3,8 @@
 //! In: instants in nanoseconds, from whoever has a clock. Out: durations. Several output events in one read share the gap
 //! before it: what arrived together was not generated at the same instant, and zero gaps would say so.
 
+use core::time::Duration;
+
 use crate::catalog::buckets::INTER_TOKEN;
 
 /// Nanoseconds; an instant on any clock that does not go back, or a duration.
@@ -14,6 +16,12 @@ impl Nanos {
     #[must_use]
     pub const fn since(self, earlier: Self) -> Self {
         Self(self.0.saturating_sub(earlier.0))
+    }
+
+    /// The instant so much later.
+    #[must_use]
+    pub fn after(self, time: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)))
     }
 }
 

@@ -6,6 +6,7 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use tally_core::catalog::{self, Bound, Family, Kind, Origin, Source, Unit};
+use tally_core::config::ADMISSION_KEYS;
 use tally_integration::tools::root;
 
 const BEGIN: &str = "<!-- generated from core/src/catalog: make docs UPDATE=1 -->\n";
@@ -128,6 +129,16 @@ fn docs_metrics_lists_the_catalog() -> Result<()> {
 #[test]
 fn the_readme_lists_the_families_of_the_endpoint_picker() -> Result<()> {
     in_step("README.md", &readme_part())
+}
+
+#[test]
+fn docs_admission_lists_the_keys() -> Result<()> {
+    let mut text = String::from("\n| key | value | meaning |\n|---|---|---|\n");
+    for key in ADMISSION_KEYS {
+        let _ = writeln!(text, "| `{}` | {} | {} |", key.name, key.expected, key.meaning);
+    }
+    text.push('\n');
+    in_step("docs/ADMISSION.md", &text)
 }
 
 #[test]

@@ -13,6 +13,8 @@
     reason = "a part of tests, of which each uses its part"
 )]
 
+pub mod grpc;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -35,6 +37,7 @@ pub struct State {
     calls: BTreeMap<&'static str, u64>,
     log: Vec<String>,
     failing: Vec<&'static str>,
+    grpc: grpc::Grpc,
 }
 
 thread_local! {
@@ -122,6 +125,7 @@ extern "C" fn proxy_get_buffer_bytes(
         let bytes = match kind {
             0 => &state.request_piece,
             1 => &state.response_piece,
+            5 => &state.grpc.answer,
             7 => &state.configuration,
             other => panic!("buffer {other} was not expected"),
         };
@@ -240,11 +244,6 @@ extern "C" fn proxy_record_metric(id: u32, value: u64) -> u32 {
     })
 }
 
-#[unsafe(no_mangle)]
-extern "C" fn proxy_set_effective_context(_id: u32) -> u32 {
-    OK
-}
-
 macro_rules! refuse {
     ($($call:ident)*) => { $(
         #[unsafe(no_mangle)]
@@ -255,11 +254,10 @@ macro_rules! refuse {
     )* };
 }
 refuse! {
-    proxy_add_header_map_value proxy_call_foreign_function proxy_close_stream proxy_continue_stream
+    proxy_add_header_map_value proxy_call_foreign_function proxy_close_stream
     proxy_dequeue_shared_queue proxy_done proxy_enqueue_shared_queue proxy_get_header_map_pairs proxy_get_log_level
-    proxy_get_metric proxy_get_status proxy_grpc_call proxy_grpc_cancel proxy_grpc_close proxy_grpc_send
-    proxy_grpc_stream proxy_http_call proxy_register_shared_queue proxy_remove_header_map_value
-    proxy_replace_header_map_value proxy_resolve_shared_queue proxy_send_local_response proxy_set_buffer_bytes
+    proxy_get_metric proxy_get_status proxy_grpc_close proxy_http_call proxy_register_shared_queue proxy_remove_header_map_value
+    proxy_replace_header_map_value proxy_resolve_shared_queue proxy_set_buffer_bytes
     proxy_set_header_map_pairs proxy_set_property
 }
 
@@ -311,6 +309,7 @@ impl Envoy {
     pub fn add_root(&mut self, configuration: &str) -> bool {
         with(|state| state.configuration = configuration.as_bytes().to_vec());
         self.root = next_context();
+        grpc::calling(self.root);
         // SAFETY: the SDK's exports, called in Envoy's order.
         unsafe {
             proxy_on_context_create(self.root, 0);
@@ -331,6 +330,7 @@ impl Envoy {
     /// The same for a root context of choice.
     pub fn tick_root_after(&self, root: u32, nanos: u64) {
         self.pass(nanos);
+        grpc::calling(root);
         unsafe { proxy_on_tick(root) };
     }
 
@@ -352,6 +352,7 @@ impl Envoy {
 
     /// The root context is over.
     pub fn end_root(&self, root: u32) {
+        grpc::calling(root);
         unsafe { assert!(proxy_on_done(root)) };
     }
 
@@ -359,6 +360,7 @@ impl Envoy {
     pub fn stream(&self) -> Stream {
         let id = next_context();
         unsafe { proxy_on_context_create(id, self.root) };
+        self.created(id);
         Stream { id }
     }
 
@@ -425,7 +427,7 @@ impl Stream {
             state.request_headers = headers.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect();
             state.properties.clear();
         });
-        unsafe { assert_eq!(proxy_on_request_headers(self.id, headers.len(), is_whole), CONTINUE) };
+        self.in_head(|| unsafe { proxy_on_request_headers(self.id, headers.len(), is_whole) });
     }
 
     /// A POST of this path.
@@ -475,16 +477,29 @@ impl Stream {
 
     /// The stream is over.
     pub fn end(self) {
+        self.over();
         unsafe {
             proxy_on_log(self.id);
             assert!(proxy_on_done(self.id));
             proxy_on_delete(self.id);
         }
+        self.deleted();
     }
 
     /// Envoy deletes the stream without having logged it.
     pub fn drop_unlogged(self) {
+        self.over();
         with(|state| state.properties.clear());
         unsafe { proxy_on_delete(self.id) };
+        self.deleted();
     }
+}
+
+/// Logs a stream whose client has left.
+fn leave(id: u32) {
+    with(|state| {
+        state.properties.insert("response.flags".to_owned(), 16_384_u64.to_le_bytes().to_vec());
+        state.grpc.streams.insert(id, grpc::Place::Over);
+    });
+    unsafe { proxy_on_log(id) };
 }

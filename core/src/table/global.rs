@@ -30,6 +30,36 @@ pub enum Global {
     HostCallError(&'static str),
     /// Streams of a failed VM were taken out of the gauges.
     Reaped,
+    /// Admission ended so for a request.
+    Admission(AdmissionResult),
+}
+
+/// What became of a request that asked for admission; each has exactly one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AdmissionResult {
+    /// The companion let it go.
+    Dispatched,
+    /// The companion refused it.
+    Rejected,
+    /// No decision: it passed.
+    FailedOpen,
+    /// No decision: the client got 503.
+    FailedClosed,
+    /// It ended before a decision, by the client or by Envoy.
+    Cancelled,
+}
+
+impl AdmissionResult {
+    /// Value of the label.
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Dispatched => "dispatched",
+            Self::Rejected => "rejected",
+            Self::FailedOpen => "failed_open",
+            Self::FailedClosed => "failed_closed",
+            Self::Cancelled => "cancelled",
+        }
+    }
 }
 
 /// Why a request passed unmeasured.
@@ -73,6 +103,7 @@ impl Global {
             Self::ScannedResponse => one(&filter::SCANNED_BYTES_TOTAL, "direction", "response"),
             Self::HostCallError(call) => one(&filter::HOST_CALL_ERRORS_TOTAL, "call", call),
             Self::Reaped => none(&filter::REAPED_STREAMS_TOTAL),
+            Self::Admission(result) => one(&filter::ADMISSIONS_TOTAL, "result", result.label()),
         }
     }
 }

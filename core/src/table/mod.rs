@@ -17,7 +17,7 @@ use crate::catalog::{Family, filter, objective};
 use crate::config::Config;
 use crate::exchange::Measured;
 use crate::labels::{Names, Symbol, clean};
-pub use global::{Global, Ignored, OverflowLabel};
+pub use global::{AdmissionResult, Global, Ignored, OverflowLabel};
 use row::Row;
 pub use stat::{Budget, Sink, StatKind, stat_name};
 use stat::{Counter, Gauge};
