@@ -24,6 +24,9 @@ setup-demo:
 setup-kube: ## build kube-apiserver and etcd for the tests that need a real Kubernetes API (once; ten minutes of CPU, needs Go)
 	@echo "kube-apiserver and etcd: $$(scripts/kube.sh build)"
 
+setup-helm: ## build Helm 3 from its Go module for the tests of the chart (once; needs Go)
+	@echo "Helm: $$(scripts/helm.sh build)"
+
 setup-browser: ## get headless Chromium and its driver for the tests of the live page
 	@scripts/browser.sh fetch >/dev/null
 
@@ -61,6 +64,12 @@ test-native: ## unit, property and fake-Envoy tests on this machine
 test-wasm: ## the readers and the recorded exchanges on wasm32, in Node
 	@$(STEP) "wasm32 tests" scripts/test-wasm.sh
 
+fuzz: ## fuzz the readers against slow, obvious ones; SECONDS_EACH=60 per target
+	@scripts/fuzz.sh $(or $(SECONDS_EACH),60)
+
+bench-readers: ## the readers against memchr and serde_json on the same bytes: ratios
+	@cargo bench --package tally-core --bench readers
+
 integration: dist/tally.wasm ## the real filter in the real Envoy, read by the real Prometheus
 	@$(STEP) "integration tests" scripts/integration.sh
 
@@ -71,8 +80,28 @@ docs: ## docs/METRICS.md, README and the dashboard are in step with the catalog 
 	@$(STEP) "docs" cargo test --workspace --quiet --test docs
 	@$(STEP) "dashboard" cargo test --workspace --quiet --test dashboards the_dashboard_file
 
+images: build ## OCI images and SBOMs of the filter and of tallyd in dist/oci; needs no Docker daemon
+	@$(STEP) "images" scripts/oci.py
+
+manifests: ## render deploy/manifests from the Helm chart
+	@UPDATE=1 cargo test --workspace --quiet --test helm plain_manifests
+
 rules: ## the Prometheus rules, their promtool tests and a real Prometheus (part of `integration` too)
 	@$(STEP) "rules" cargo test --workspace --quiet --test rules
+
+bench-flow: ## flow control: queue, gate and gRPC, beside EPP's queue where Go is there
+	@cargo build --quiet --release --package tallyd --benches
+	@cargo bench --quiet --package tallyd --bench flow_queue
+	@if command -v go >/dev/null; then cd bench/flow-go && go run . && \
+	  go test -run '^$$' -bench 'PerformanceMatrix/L=000/S=001/P=001/F=000010/W=00010$$' -benchtime 2s \
+	    sigs.k8s.io/gateway-api-inference-extension/pkg/epp/flowcontrol/benchmark; \
+	else echo "not run: EPP's queue (Go is not installed)"; fi
+	@cargo bench --quiet --package tallyd --bench flow_grpc
+
+flow-figures: ## draw the pictures of docs/FLOW_CONTROL.md with the simulator
+	@cargo build --quiet --package tallyd
+	@for name in $(basename $(notdir $(wildcard bench/flow-sim/*.yaml))); do \
+	  target/debug/tallyd flow-sim bench/flow-sim/$$name.yaml --svg docs/flow-$$name.svg; done
 
 clean: ## remove build outputs, keep the tools
 	@rm -rf target dist

@@ -25,3 +25,9 @@ ETCD_VERSION=3.6.8
 # The live page's tests: npm packages that drive Chromium and judge the page for screen readers.
 PLAYWRIGHT_VERSION=1.65.1
 AXE_VERSION=4.14.1
+
+# Checks of the chart and of Istio's objects: Helm and CRDs out of Go modules.
+HELM_VERSION=3.22.0
+ISTIO_API_VERSION=1.31.4
+PROMETHEUS_OPERATOR_VERSION=0.85.0
+GATEWAY_API_VERSION=1.4.1

@@ -4,16 +4,17 @@
 /* global uPlot */
 import { clock, percent, plain, seconds } from "./format.js";
 
-/** Charts in order: title, unit as text, and lines as [label, value of a point]. */
+const NO_POOL = "no pool is configured";
+/** Charts in order: title, unit as text, lines as [label, value of a point], and why there may be none. */
 const CHARTS = [
   { title: "Requests a second", say: plain, lines: [["requests", (p) => p.requests], ["errors", (p) => p.errors]] },
   { title: "Tokens a second", say: plain, lines: [["input", (p) => p.input], ["output", (p) => p.output]] },
   { title: "Time to first token", say: seconds, lines: [["half below", (p) => p.ttft50], ["95 % below", (p) => p.ttft95]] },
   { title: "Request duration", say: seconds, lines: [["half below", (p) => p.duration50], ["95 % below", (p) => p.duration95]] },
   { title: "Running requests", say: plain, lines: [["through Envoy", (p) => p.running], ["mean of an endpoint", (p) => p.poolRunning]] },
-  { title: "Queue of an endpoint", say: plain, lines: [["mean", (p) => p.queue], ["longest", (p) => p.longest]] },
-  { title: "KV cache use", say: percent, top: 1, lines: [["mean", (p) => p.cache], ["fullest", (p) => p.fullest]] },
-  { title: "Held by flow control, by priority", say: plain, lines: null },
+  { title: "Queue of an endpoint", say: plain, none: NO_POOL, lines: [["mean", (p) => p.queue], ["longest", (p) => p.longest]] },
+  { title: "KV cache use", say: percent, top: 1, none: NO_POOL, lines: [["mean", (p) => p.cache], ["fullest", (p) => p.fullest]] },
+  { title: "Held by flow control, by priority", say: plain, none: "flow control is off, or has held nothing", lines: null },
 ];
 const HEIGHT = 150;
 
@@ -58,7 +59,7 @@ function build(place, chart, index) {
   canvas.setAttribute("aria-labelledby", `chart-${index} legend-${index}`);
   const empty = document.createElement("p");
   empty.className = "empty";
-  empty.textContent = "no data yet";
+  empty.textContent = chart.none ?? "no data yet";
   const legend = document.createElement("ul");
   legend.className = "legend";
   legend.id = `legend-${index}`;

@@ -11,6 +11,15 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+/// jemalloc, for its samples: which code holds memory.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// jemalloc's options, read at its start (`malloc_conf` in jemalloc(3)): one sample for 512 KiB, counted from the start on.
+/// The environment's `MALLOC_CONF=prof:false` turns it off. A pointer to text that ends with NUL, as C has it.
+#[unsafe(export_name = "malloc_conf")]
+pub static MALLOC_CONF: Option<&'static u8> = b"prof:true,prof_active:true,prof_accum:true,lg_prof_sample:19\0".first();
+
 #[derive(Parser)]
 #[command(name = "tallyd", about = "Tally's companion", version)]
 struct Cli {
@@ -23,6 +32,8 @@ enum Command {
     /// Look at a configuration without using it.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Say which rights in Kubernetes are missing, as rules ready to apply.
+    Doctor(tallyd::doctor::Args),
     /// Simulate flow control in virtual time, with and without it, from a file of traffic.
     FlowSim(tallyd::flow::sim::Args),
     /// Keep a model server's LoRA adapters as a ConfigMap says.
@@ -48,6 +59,7 @@ fn main() -> Result<()> {
             println!("ok: {}", config.summary());
             Ok(())
         }
+        Command::Doctor(args) => run(|_| tallyd::doctor::run(args)),
         Command::FlowSim(args) => tallyd::flow::sim::run(&args),
         Command::LoraSyncer(args) => {
             let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned());

@@ -9,13 +9,15 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::pprof;
+
 /// Newest text of the file, or why it can't be read; `None` before the first look.
 pub(crate) type Newest = Option<Result<String, String>>;
 
 /// Looks at the file until told to stop; sends only when the content has changed.
 pub(crate) fn watch(path: PathBuf, every: Duration, shutdown: CancellationToken) -> watch::Receiver<Newest> {
     let (sender, receiver) = watch::channel(None);
-    tokio::spawn(async move {
+    pprof::spawn("file watch", async move {
         let mut ticks = tokio::time::interval(every);
         loop {
             tokio::select! {

@@ -4,13 +4,15 @@
 //! It keeps no tree: what is not wanted is stepped over by byte search, at any depth in constant memory.
 //! It never allocates, but for a wanted string or key that has an escape or was cut ([`MAX_TEXT`] bytes at most).
 
+mod find;
+mod literal;
 mod number;
 mod skip;
 mod spans;
 mod text;
 
-use memchr::memchr2;
-
+use find::quote_or_backslash;
+use literal::Literal;
 pub use number::Number;
 use number::{Digits, Phase};
 use skip::Skip;
@@ -83,6 +85,10 @@ pub struct Scanner<S: Schema> {
     /// The wanted containers around the current position, the innermost last; the first `depth` are in use.
     frames: [Frame<S::Node>; MAX_DEPTH],
     depth: usize,
+    /// What [`Mode::InNumber`], [`Mode::InLiteral`] and [`Mode::Skip`] are in: beside the mode, which is read at each step.
+    digits: Digits,
+    literal: Literal,
+    skip: Skip,
     carry: Carry,
 }
 
@@ -97,7 +103,15 @@ impl<S: Schema> Scanner<S> {
     #[must_use]
     pub fn new() -> Self {
         let unused = Frame { node: S::root(), array: false };
-        Self { mode: Mode::Start, frames: [unused; MAX_DEPTH], depth: 0, carry: Carry::default() }
+        Self {
+            mode: Mode::Start,
+            frames: [unused; MAX_DEPTH],
+            depth: 0,
+            digits: Digits::start(b'0'),
+            literal: Literal::from(b'n'),
+            skip: Skip::Scalar,
+            carry: Carry::default(),
+        }
     }
 
     /// Forgets the document; the next byte is another one's first.
@@ -134,29 +148,24 @@ impl<S: Schema> Scanner<S> {
 
     /// The input has ended: a top-level number that only waited for a byte behind it is found now.
     pub fn finish(&mut self) -> Option<Found<'_, S::Node>> {
-        let Mode::InNumber(node, digits) = self.mode else { return None };
+        let Mode::InNumber(node) = self.mode else { return None };
         if self.depth > 0 {
             return None;
         }
-        if !digits.may_end() {
+        if !self.digits.may_end() {
             self.mode = Mode::Broken;
             return None;
         }
         self.mode = Mode::Complete;
-        Some(Found { node, value: Value::Number(digits.number()) })
+        Some(Found { node, value: Value::Number(self.digits.number()) })
     }
 
     fn step<'i>(&mut self, input: &mut &'i [u8]) -> Step<'i, S::Node> {
-        match &mut self.mode {
-            Mode::Skip(skip) => {
-                if skip.run(input) {
-                    self.value_over();
-                }
-                Step::On
-            }
+        match self.mode {
+            Mode::Skip => self.skip(input),
             Mode::InKey | Mode::InText(_) => self.carried_string(input),
-            Mode::InNumber(..) => self.number(input),
-            Mode::InLiteral(..) => self.literal(input),
+            Mode::InNumber(node) => self.number(node, input),
+            Mode::InLiteral(node) => self.literal(node, input),
             Mode::Broken => {
                 *input = &[];
                 Step::On
@@ -173,8 +182,8 @@ impl<S: Schema> Scanner<S> {
             (Mode::FirstElement(_), b']') | (Mode::FirstKey, b'}') => self.close(),
             (Mode::Value(node) | Mode::FirstElement(node), _) => self.value(node, byte, input),
             (Mode::FirstKey | Mode::Key, b'"') => self.key(input),
-            (Mode::Colon(node), b':') => self.go(Mode::Value(node)),
-            (Mode::AfterValue, _) => self.after_value(byte),
+            (Mode::Colon(node), b':') => self.value_after(node, input),
+            (Mode::AfterValue, _) => self.after_value(byte, input),
             _ => self.go(Mode::Broken),
         }
     }
@@ -184,28 +193,50 @@ impl<S: Schema> Scanner<S> {
         Step::On
     }
 
+    /// Behind a colon or comma: the value, if it has come already.
+    fn value_after<'i>(&mut self, node: Option<S::Node>, input: &mut &'i [u8]) -> Step<'i, S::Node> {
+        match next_token(input) {
+            Some(byte) => self.value(node, byte, input),
+            None => self.go(Mode::Value(node)),
+        }
+    }
+
     fn value<'i>(&mut self, node: Option<S::Node>, byte: u8, input: &mut &'i [u8]) -> Step<'i, S::Node> {
-        let Some(node) = node else { return self.unwanted(byte) };
+        let Some(node) = node else { return self.unwanted(byte, input) };
         match byte {
             b'"' => self.text(node, input),
-            b'{' => self.open(node, false),
-            b'[' => self.open(node, true),
-            b'-' | b'0'..=b'9' => self.go(Mode::InNumber(node, Digits::start(byte))),
-            b't' => self.go(Mode::InLiteral(node, b"rue", Value::Bool(true))),
-            b'f' => self.go(Mode::InLiteral(node, b"alse", Value::Bool(false))),
-            b'n' => self.go(Mode::InLiteral(node, b"ull", Value::Null)),
+            b'{' => self.open(node, false, input),
+            b'[' => self.open(node, true, input),
+            b'-' | b'0'..=b'9' => {
+                self.digits = Digits::start(byte);
+                self.number(node, input)
+            }
+            b't' | b'f' | b'n' => {
+                self.literal = Literal::from(byte);
+                self.literal(node, input)
+            }
             _ => self.go(Mode::Broken),
         }
     }
 
-    fn unwanted<'i>(&mut self, byte: u8) -> Step<'i, S::Node> {
-        let mode = Skip::from(byte).map_or(Mode::Broken, Mode::Skip);
-        self.go(mode)
+    fn unwanted<'i>(&mut self, byte: u8, input: &mut &'i [u8]) -> Step<'i, S::Node> {
+        let Some(skip) = Skip::from(byte) else { return self.go(Mode::Broken) };
+        self.skip = skip;
+        self.skip(input)
     }
 
-    fn open<'i>(&mut self, node: S::Node, array: bool) -> Step<'i, S::Node> {
+    fn skip<'i>(&mut self, input: &mut &'i [u8]) -> Step<'i, S::Node> {
+        if self.skip.run(input) {
+            self.value_over();
+        } else {
+            self.mode = Mode::Skip;
+        }
+        Step::On
+    }
+
+    fn open<'i>(&mut self, node: S::Node, array: bool, input: &mut &'i [u8]) -> Step<'i, S::Node> {
         let Some(frame) = self.frames.get_mut(self.depth) else {
-            return self.unwanted(if array { b'[' } else { b'{' });
+            return self.unwanted(if array { b'[' } else { b'{' }, input);
         };
         *frame = Frame { node, array };
         self.depth += 1;
@@ -232,11 +263,15 @@ impl<S: Schema> Scanner<S> {
         self.mode = if self.depth == 0 { Mode::Complete } else { Mode::AfterValue };
     }
 
-    fn after_value<'i>(&mut self, byte: u8) -> Step<'i, S::Node> {
+    fn after_value<'i>(&mut self, byte: u8, input: &mut &'i [u8]) -> Step<'i, S::Node> {
         let Some(Frame { node, array }) = self.frame() else { return self.go(Mode::Broken) };
         match byte {
-            b',' if array => self.go(Mode::Value(S::element(node))),
-            b',' => self.go(Mode::Key),
+            b',' if array => self.value_after(S::element(node), input),
+            b',' => match next_token(input) {
+                Some(b'"') => self.key(input),
+                Some(_) => self.go(Mode::Broken),
+                None => self.go(Mode::Key),
+            },
             b']' if array => self.close(),
             b'}' if !array => self.close(),
             _ => self.go(Mode::Broken),
@@ -249,7 +284,11 @@ impl<S: Schema> Scanner<S> {
             return self.go(Mode::InKey);
         };
         let wanted = if key.len() > MAX_KEY { None } else { self.wanted(key) };
-        self.go(Mode::Colon(wanted))
+        match next_token(input) {
+            Some(b':') => self.value_after(wanted, input),
+            Some(_) => self.go(Mode::Broken),
+            None => self.go(Mode::Colon(wanted)),
+        }
     }
 
     fn wanted(&self, key: &[u8]) -> Option<S::Node> {
@@ -280,33 +319,26 @@ impl<S: Schema> Scanner<S> {
         }
     }
 
-    fn number<'i>(&mut self, input: &mut &'i [u8]) -> Step<'i, S::Node> {
-        let Mode::InNumber(node, digits) = &mut self.mode else { return Step::On };
-        let (phase, node, number) = (digits.feed(input), *node, digits.number());
-        match phase {
-            Phase::More => Step::On,
+    fn number<'i>(&mut self, node: S::Node, input: &mut &'i [u8]) -> Step<'i, S::Node> {
+        match self.digits.feed(input) {
+            Phase::More => self.go(Mode::InNumber(node)),
             Phase::Bad => self.go(Mode::Broken),
             Phase::Over => {
                 self.value_over();
-                Step::Found(node, Value::Number(number))
+                Step::Found(node, Value::Number(self.digits.number()))
             }
         }
     }
 
-    fn literal<'i>(&mut self, input: &mut &'i [u8]) -> Step<'i, S::Node> {
-        let Mode::InLiteral(node, rest, value) = &mut self.mode else { return Step::On };
-        while let (Some((due, later)), Some((byte, after))) = (rest.split_first(), input.split_first()) {
-            if due != byte {
-                return self.go(Mode::Broken);
+    fn literal<'i>(&mut self, node: S::Node, input: &mut &'i [u8]) -> Step<'i, S::Node> {
+        match self.literal.feed(input) {
+            Phase::More => self.go(Mode::InLiteral(node)),
+            Phase::Bad => self.go(Mode::Broken),
+            Phase::Over => {
+                self.value_over();
+                Step::Found(node, self.literal.value())
             }
-            (*rest, *input) = (later, after);
         }
-        if !rest.is_empty() {
-            return Step::On;
-        }
-        let (node, value) = (*node, *value);
-        self.value_over();
-        Step::Found(node, value)
     }
 }
 
@@ -323,7 +355,7 @@ fn next_token(input: &mut &[u8]) -> Option<u8> {
 
 /// The rest of a string and its quote, taken from `input`; `None` and nothing taken if it has an escape or is cut.
 fn whole_string<'i>(input: &mut &'i [u8]) -> Option<&'i [u8]> {
-    let end = memchr2(b'"', b'\\', input)?;
+    let end = quote_or_backslash(input)?;
     let (text, rest) = input.split_at_checked(end)?;
     *input = rest.strip_prefix(b"\"")?;
     Some(text)
@@ -358,10 +390,9 @@ enum Mode<N> {
     /// In a key or text whose beginning lies in the carry.
     InKey,
     InText(N),
-    InNumber(N, Digits),
-    /// The letters still due, and what they will have meant.
-    InLiteral(N, &'static [u8], Value<'static>),
-    Skip(Skip),
+    InNumber(N),
+    InLiteral(N),
+    Skip,
     Complete,
     Broken,
 }

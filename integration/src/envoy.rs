@@ -3,6 +3,7 @@
 //! In: where the model server listens, the filter's configuration. Out: the ports, the stats page. It is always stopped.
 
 use std::fs::{self, File};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -33,8 +34,10 @@ pub struct Options {
     pub config: String,
     /// Worker threads.
     pub workers: u32,
-    /// Further changes of the bootstrap's text, made first: what stands there once, and what is to stand there.
-    pub changes: Vec<(&'static str, String)>,
+    /// Further changes to the bootstrap, as (what stands there, what is to stand there).
+    pub edits: Vec<(String, String)>,
+    /// The listener comes from a file that [`Envoy::update_listener`] can change while Envoy runs.
+    pub is_listener_dynamic: bool,
 }
 
 impl Options {
@@ -50,14 +53,15 @@ impl Options {
             companion: 9,
             config: "{}".to_owned(),
             workers: 2,
-            changes: Vec::new(),
+            edits: Vec::new(),
+            is_listener_dynamic: false,
         }
     }
 
-    /// With this change of the bootstrap's text.
+    /// With this text of the bootstrap changed, wherever it stands.
     #[must_use]
-    pub fn change(mut self, from: &'static str, to: impl Into<String>) -> Self {
-        self.changes.push((from, to.into()));
+    pub fn edit(mut self, from: &str, to: &str) -> Self {
+        self.edits.push((from.to_owned(), to.to_owned()));
         self
     }
 
@@ -86,9 +90,23 @@ impl Envoy {
     /// # Errors
     /// If it does not come up: then with the end of its log.
     pub fn start(options: &Options) -> Result<Self> {
+        Self::start_from(&own_bootstrap()?, options)
+    }
+
+    /// The same from another text of the bootstrap.
+    ///
+    /// # Errors
+    /// If it does not come up: then with the end of its log.
+    pub fn start_from(text: &str, options: &Options) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let config = folder.path().join("envoy.yaml");
-        fs::write(&config, bootstrap(options)?)?;
+        let mut text = bootstrap(text, options)?;
+        if options.is_listener_dynamic {
+            let (rest, listener) = cut_listener(&text, folder.path())?;
+            fs::write(folder.path().join("lds.yaml"), listener)?;
+            text = rest;
+        }
+        fs::write(&config, text)?;
         let address = folder.path().join("admin");
         let log = File::create(folder.path().join("log"))?;
         let child = tools::child(&tools::envoy()?)
@@ -115,6 +133,39 @@ impl Envoy {
         }
         envoy.port = envoy.listener_port()?;
         Ok(envoy)
+    }
+
+    /// Gives it the listener of these options, in one step as a control plane does, and waits until it is taken.
+    ///
+    /// # Errors
+    /// If it is refused, or Envoy was not started with a dynamic listener.
+    pub fn update_listener(&self, options: &Options) -> Result<()> {
+        let mut options = options.clone();
+        options.listener = self.port;
+        let (_, listener) = cut_listener(&bootstrap(&own_bootstrap()?, &options)?, self.folder.path())?;
+        let updates =
+            |envoy: &Self| -> Result<f64> { Ok(envoy.page()?.total("envoy_listener_manager_lds_update_success", &[])) };
+        let before = updates(self)?;
+        let draft = self.folder.path().join("lds.draft");
+        fs::write(&draft, listener)?;
+        fs::rename(&draft, self.folder.path().join("lds.yaml"))?;
+        let taken = poll(START, || (updates(self).ok()? > before).then_some(()));
+        if taken.is_none() {
+            bail!("Envoy did not take the listener; the end of its log:\n{}", self.log());
+        }
+        Ok(())
+    }
+
+    /// Resident memory, in bytes.
+    ///
+    /// # Errors
+    /// If the system does not say.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        // The process is `setpriv`, which has become Envoy by its exec.
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.0.id()))?;
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
+        let kilobytes: u64 = line.split_whitespace().nth(1).context("no number")?.parse()?;
+        Ok(kilobytes * 1024)
     }
 
     /// What its admin says at `path`.
@@ -170,9 +221,14 @@ impl Envoy {
     }
 }
 
-/// The project's bootstrap with this run's ports, filter and configuration.
-fn bootstrap(options: &Options) -> Result<String> {
-    let mut text = fs::read_to_string(tools::root().join("envoy/bootstrap.yaml"))?;
+/// The project's bootstrap as it stands.
+fn own_bootstrap() -> Result<String> {
+    Ok(fs::read_to_string(tools::root().join("envoy/bootstrap.yaml"))?)
+}
+
+/// A bootstrap with this run's ports, filter and configuration.
+fn bootstrap(text: &str, options: &Options) -> Result<String> {
+    let mut text = text.to_owned();
     let filter = tools::filter()?;
     let changes = [
         ("port_value: 9901", format!("port_value: {}", options.admin)),
@@ -185,11 +241,36 @@ fn bootstrap(options: &Options) -> Result<String> {
         ("filename: dist/tally.wasm", format!("filename: {}", filter.display())),
         ("value: \"{}\"", format!("value: {}", serde_json::to_string(&options.config)?)),
     ];
-    for (from, to) in options.changes.iter().cloned().chain(changes) {
+    for (from, to) in changes {
         if text.matches(from).count() != 1 {
             bail!("envoy/bootstrap.yaml should hold `{from}` once");
         }
         text = text.replace(from, &to);
     }
+    for (from, to) in &options.edits {
+        if !text.contains(from) {
+            bail!("envoy/bootstrap.yaml should hold `{from}`");
+        }
+        text = text.replace(from, to);
+    }
     Ok(text)
+}
+
+/// The bootstrap with its listener taken out, and the listener as a file of the listener discovery service.
+fn cut_listener(text: &str, folder: &Path) -> Result<(String, String)> {
+    let (head, rest) = text.split_once("  listeners:\n").context("no listeners")?;
+    let (listener, clusters) = rest.split_once("\n  clusters:\n").context("no clusters")?;
+    let head = head.replace("static_resources:\n", "");
+    let discovery = format!(
+        "node: {{ id: test, cluster: test }}\ndynamic_resources:\n  lds_config:\n    path_config_source: {{ path: {} }}\n",
+        folder.join("lds.yaml").display()
+    );
+    let listener = listener.replacen(
+        "  - name:",
+        "- \"@type\": type.googleapis.com/envoy.config.listener.v3.Listener\n    name:",
+        1,
+    );
+    let listener: String =
+        listener.lines().map(|line| format!("{}\n", line.strip_prefix("  ").unwrap_or(line))).collect();
+    Ok((format!("{head}{discovery}static_resources:\n  clusters:\n{clusters}"), format!("resources:\n{listener}")))
 }

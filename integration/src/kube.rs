@@ -137,18 +137,33 @@ impl Kube {
         ))
     }
 
-    /// A call as the administrator. Bodies are JSON; a PATCH with a body is a server-side apply.
+    /// A call as the administrator.
     ///
     /// # Errors
     /// If the server can't be reached.
     pub fn call(&self, method: &str, path: &str, body: Option<&serde_json::Value>) -> Result<Reply> {
-        let kind = if method == "PATCH" { "application/apply-patch+yaml" } else { "application/json" };
+        self.send(method, path, "application/json", body.map(ToString::to_string).as_deref())
+    }
+
+    /// Applies one object in YAML, as `kubectl apply --server-side` does; the path is the object's and names the field
+    /// manager, and with `&dryRun=All` nothing is kept.
+    ///
+    /// # Errors
+    /// If the server can't be reached.
+    pub fn apply(&self, path: &str, yaml: &str) -> Result<Reply> {
+        self.send("PATCH", path, "application/apply-patch+yaml", Some(yaml))
+    }
+
+    fn send(&self, method: &str, path: &str, kind: &str, body: Option<&str>) -> Result<Reply> {
         let mut command = Command::new("curl");
         command.args(["--silent", "--show-error", "--max-time", "20", "--insecure", "--request", method]);
         command.args(["--write-out", "\n%{http_code}", "--header", &format!("content-type: {kind}")]);
         command.args(["--header", &format!("authorization: Bearer {ADMIN_TOKEN}")]);
+        // In a file: an argument of a program holds 128 KiB at most.
+        let file = tempfile::NamedTempFile::new()?;
         if let Some(body) = body {
-            command.args(["--data-binary", &body.to_string()]);
+            fs::write(file.path(), body)?;
+            command.arg("--data-binary").arg(format!("@{}", file.path().display()));
         }
         let output = command.arg(format!("https://127.0.0.1:{}{path}", self.port)).output().context("curl")?;
         if !output.status.success() {

@@ -16,6 +16,7 @@ pub mod growing;
 pub mod kube;
 pub mod ledger;
 pub mod lora;
+pub mod manifests;
 pub mod model_server;
 pub mod page;
 pub mod prometheus;

@@ -197,6 +197,86 @@ fn a_companion_without_the_right_to_ask_answers_503_and_names_the_way_out() {
     assert!(companion.log().contains("tallyd doctor"), "{}", companion.log());
 }
 
+/// Exit success, what was printed, what was said beside.
+fn doctor(cluster: &Cluster, arguments: &[&str]) -> (bool, String, String) {
+    let output = Command::new(tally_integration::tools::tallyd().unwrap())
+        .args(["doctor", "--kubeconfig"])
+        .arg(cluster.kube.folder().join("tallyd.kubeconfig"))
+        .args(arguments)
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.success(), text(&output.stdout), text(&output.stderr))
+}
+
+/// Applies what the doctor printed, as kubectl would: each document by server-side apply.
+fn apply(kube: &Kube, manifests: &str) {
+    for document in manifests.split("---\n").filter(|document| !document.is_empty()) {
+        let value = |key: &str| document.lines().find_map(|line| line.strip_prefix(key)).unwrap().to_owned();
+        let place = match document.lines().find_map(|line| line.strip_prefix("  namespace: ")) {
+            Some(namespace) if !value("kind: ").starts_with("Cluster") => format!("namespaces/{namespace}/"),
+            _ => String::new(),
+        };
+        let kind = value("kind: ").to_ascii_lowercase();
+        let path = format!("/apis/rbac.authorization.k8s.io/v1/{place}{kind}s/{}?fieldManager=test", value("  name: "));
+        let reply = kube.apply(&path, document).unwrap();
+        assert!([200, 201].contains(&reply.status), "{document}: {}", reply.body);
+    }
+}
+
+#[test]
+fn the_doctor_names_what_is_missing_and_its_rules_help() {
+    let Some(cluster) = cluster() else { return };
+    let (well, printed, said) = doctor(&cluster, &["--scraper", "default/scraper"]);
+    assert!(!well, "the scraper has no right to profiles: {said}");
+    assert!(said.contains("ok       tallyd is system:serviceaccount:default:tallyd"), "{said}");
+    assert!(said.contains("ok       tallyd may create tokenreviews.authentication.k8s.io"), "{said}");
+    assert!(said.contains("ok       the scraper may get /metrics\n"), "{said}");
+    assert!(said.contains("MISSING  the scraper may not get /debug/pprof/*"), "{said}");
+    assert!(printed.contains("nonResourceURLs: [\"/debug/pprof/*\"]") && !printed.contains("/metrics"), "{printed}");
+    assert!(doctor(&cluster, &["--scraper", "default/profiler"]).0);
+
+    let token = cluster.kube.folder().join("stranger.token");
+    std::fs::write(&token, &cluster.stranger).unwrap();
+    let arguments = ["--scraper-token", &token.display().to_string(), "--pool-namespace", "default"];
+    let (well, printed, said) = doctor(&cluster, &arguments);
+    assert!(!well && said.contains("MISSING  tallyd may not watch pods in default"), "{said}");
+    apply(&cluster.kube, &printed);
+    let cured = poll(SOON, || doctor(&cluster, &arguments).0.then_some(()));
+    assert!(cured.is_some(), "{:?}", doctor(&cluster, &arguments));
+    let companion = cluster.companion("{}");
+    assert_eq!(companion.get("/metrics", Some(&cluster.stranger)).unwrap().status, 200);
+
+    std::fs::write(&token, "not-a-token").unwrap();
+    let (well, _, said) = doctor(&cluster, &arguments[..2]);
+    assert!(!well && said.contains("the scraper's token is nobody's"), "{said}");
+}
+
+#[test]
+fn the_doctor_cures_a_tallyd_that_may_not_ask() {
+    let Some(cluster) = cluster() else { return };
+    let kubeconfig = cluster.kube.folder().join("tallyd.kubeconfig");
+    std::fs::write(&kubeconfig, cluster.kube.kubeconfig_with(&cluster.stranger).unwrap()).unwrap();
+    let (well, printed, said) = doctor(&cluster, &["--scraper", "default/scraper"]);
+    assert!(!well && said.contains("not run  the scraper's rights"), "{said}");
+    apply(&cluster.kube, &printed);
+    assert!(poll(SOON, || doctor(&cluster, &["--scraper", "default/profiler"]).0.then_some(())).is_some());
+    let companion = cluster.companion("{}");
+    assert_eq!(companion.get("/metrics", Some(&cluster.scraper)).unwrap().status, 200);
+}
+
+#[test]
+fn a_right_to_profiles_is_one_of_its_own() {
+    let Some(cluster) = cluster() else { return };
+    let companion = cluster.companion("{}");
+    let status = |path, token: &str| companion.get(path, Some(token)).unwrap().status;
+    for path in ["/debug/pprof/", "/debug/pprof/heap", "/debug/pprof/profile?seconds=1", "/debug/pprof/symbol"] {
+        assert_eq!(status(path, &cluster.scraper), 403, "{path}");
+        assert_eq!(status(path, &cluster.profiler), 200, "{path}");
+    }
+    assert_eq!(status("/", &cluster.profiler), 403, "nor does it open the live page");
+}
+
 #[test]
 fn the_api_server_of_these_tests_keeps_its_content_over_a_restart() {
     if let Err(reason) = programs() {

@@ -230,7 +230,7 @@ fn the_route_is_chosen_by_the_body_s_model() -> Result<()> {
         "                root_id: tally\n                allow_on_headers_stop_iteration: true\n",
     );
     let options = Options::to(ModelServer::start()?.port).config(ROUTE);
-    let envoy = Envoy::start(&options.change(ROUTES.0, ROUTES.1).change(stops.0, stops.1))?;
+    let envoy = Envoy::start(&options.edit(ROUTES.0, ROUTES.1).edit(stops.0, stops.1))?;
     let long = "x".repeat(150_000);
     let longer = "x".repeat(3_000_000);
     for (body, expected, header) in [
@@ -279,7 +279,7 @@ fn the_route_is_chosen_by_the_body_s_model() -> Result<()> {
 #[test]
 fn without_the_needed_envoy_setting_requests_go_on_after_a_while_unrouted() -> Result<()> {
     let options = Options::to(ModelServer::start()?.port).config(ROUTE);
-    let envoy = Envoy::start(&options.change(ROUTES.0, ROUTES.1))?;
+    let envoy = Envoy::start(&options.edit(ROUTES.0, ROUTES.1))?;
     let (head, body) = received(&echoed(r#"{"model":"small"}"#).send(envoy.port)?)?;
     ensure!(body == r#"{"model":"s"}"# && !head.contains("x-routed"), "{head}");
     ensure!(envoy.log().contains("allow_on_headers_stop_iteration"), "{}", envoy.log());
@@ -305,7 +305,7 @@ fn access_logs_show_what_was_measured_whatever_the_end() -> Result<()> {
         log.display()
     );
     let options = Options::to(ModelServer::start()?.port).config(r#"{"log_fields":true}"#);
-    let envoy = Envoy::start(&options.change("          stat_prefix: llm\n", access_log))?;
+    let envoy = Envoy::start(&options.edit("          stat_prefix: llm\n", &access_log))?;
     let plain = Behaviour {
         body: Some(
             r#"{"usage":{"prompt_tokens":11,"completion_tokens":7,"prompt_tokens_details":{"cached_tokens":5}}}"#
@@ -381,7 +381,7 @@ fn tokens_that_another_filter_has_counted_are_taken() -> Result<()> {
         [(lua, openai, [1000.0, 200.0, 30.0]), (manager, gemini, [41.0, 6.0, 5.0])]
     {
         let options = Options::to(ModelServer::start()?.port).config(r#"{"envoy_token_usage":true}"#);
-        let envoy = Envoy::start(&options.change(BEFORE_ROUTER, [filter, BEFORE_ROUTER].concat()))?;
+        let envoy = Envoy::start(&options.edit(BEFORE_ROUTER, &[filter, BEFORE_ROUTER].concat()))?;
         let behaviour = Behaviour { body: Some(answer.to_owned()), ..Behaviour::default() };
         Request::post(CHAT, r#"{"model":"m"}"#).header("x-behave", behaviour.header()).send(envoy.port)?;
         within(

@@ -5,13 +5,15 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use tally_integration::admin::{Admin, Says};
 use tally_integration::client::Request;
 use tally_integration::companion::Companion;
+use tally_integration::envoy::{Envoy, Options};
 use tally_integration::expect::{exact, missing, within};
+use tally_integration::model_server::{Behaviour, ModelServer};
 use tally_integration::tools::{self, poll};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -54,17 +56,15 @@ fn a_wrong_configuration_is_named_with_file_line_and_key() {
     std::fs::write(&file, "envoy:\n- url: http://127.0.0.1:9901\n").unwrap();
     let output = Command::new(tools::tallyd().unwrap()).args(["config", "check"]).arg(&file).output().unwrap();
     assert!(output.status.success());
-    assert_eq!(text(&output.stdout), "ok: http://127.0.0.1:9090, auth none, 1 Envoy(s)\n");
+    assert_eq!(text(&output.stdout), "ok: http://127.0.0.1:9090, auth none, 1 Envoy(s), 0 pool(s), flow control off\n");
 }
 
 #[test]
 fn no_auth_on_an_open_address_does_not_start_unless_forced() {
     let refused = Companion::start("", &["--listen", "0.0.0.0:0"]).unwrap_err().to_string();
     assert!(refused.contains("can be reached from other machines"), "{refused}");
-    assert_eq!(
-        Companion::start("", &["--listen", "0.0.0.0:0", "--insecure-no-auth"]).unwrap().page().unwrap().types.len(),
-        1
-    );
+    let forced = Companion::start("", &["--listen", "0.0.0.0:0", "--insecure-no-auth"]).unwrap();
+    assert_eq!(forced.page().unwrap().total("inference_extension_info", &[]), 1.0);
 }
 
 #[test]
@@ -105,12 +105,7 @@ fn the_page_comes_in_the_format_and_encoding_asked_for() {
     assert!(text(&open).ends_with("# EOF\n"));
     let (_, encoding, zipped) = ask("*/*", "gzip");
     assert_eq!(encoding.as_deref(), Some("gzip"));
-    let mut gunzip = Command::new("gzip")
-        .arg("-dc")
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut gunzip = Command::new("gzip").arg("-dc").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     gunzip.stdin.take().unwrap().write_all(&zipped).unwrap();
     assert_eq!(gunzip.wait_with_output().unwrap().stdout, plain);
 }
@@ -192,6 +187,76 @@ fn the_families_of_two_envoys_are_one_on_the_page() {
         "{:?}",
         first.asked()
     );
+}
+
+fn ask_for(model: &str, tokens: usize) -> Request {
+    let usage = format!(
+        r#"{{"model":"{model}","usage":{{"prompt_tokens":5,"completion_tokens":{tokens},"total_tokens":{}}}}}"#,
+        tokens + 5
+    );
+    let behaviour = Behaviour { body: Some(usage), ..Behaviour::default() };
+    let body = format!(r#"{{"model":"{model}","messages":[]}}"#);
+    Request::post("/v1/chat/completions", body).header("x-behave", behaviour.header())
+}
+
+#[test]
+fn two_real_envoys_are_one_page_that_promtool_has_nothing_against() {
+    let server = ModelServer::start().unwrap();
+    let envoys = [Envoy::start(&Options::to(server.port)).unwrap(), Envoy::start(&Options::to(server.port)).unwrap()];
+    let admins: Vec<_> =
+        envoys.iter().map(|envoy| format!("- {{url: '127.0.0.1:{}', interval: 200ms}}\n", envoy.admin)).collect();
+    let companion = Companion::start(&format!("envoy:\n{}", admins.concat()), &[]).unwrap();
+    // Output tokens by hand, on bounds and between them: 1 | 8 | 16 | 32 … 4096 | 8192.
+    let sent = [(0, 1), (0, 8), (0, 9), (1, 20), (1, 8192), (1, 9000)];
+    for (envoy, tokens) in sent {
+        assert_eq!(ask_for("m", tokens).send(envoys[envoy].port).unwrap().status, 200);
+    }
+    let bucket =
+        |le, count| exact("inference_objective_output_tokens_bucket", &[("model_name", "m"), ("le", le)], count);
+    let page = within(
+        SOON,
+        || companion.page(),
+        &[
+            exact(REQUESTS, &[("model_name", "m")], 6.0),
+            exact("inference_objective_output_tokens_count", &[("model_name", "m")], 6.0),
+            exact("inference_objective_output_tokens_sum", &[("model_name", "m")], 17_230.0),
+            bucket("1", 1.0),
+            bucket("8", 2.0),
+            bucket("16", 3.0),
+            bucket("32", 4.0),
+            bucket("4096", 4.0),
+            bucket("8192", 5.0),
+            bucket("+Inf", 6.0),
+            missing("inference_objective_running_requests", &[]),
+            exact("tally_envoy_up", &[], 2.0),
+        ],
+    )
+    .unwrap();
+    // What each Envoy says by itself, added up by another reader, is what the page says: every counter of a bucket, too.
+    let own: Vec<_> = envoys.iter().map(|envoy| envoy.page().unwrap()).collect();
+    for name in ["request_total", "request_duration_seconds_bucket", "request_sizes_sum", "response_sizes_bucket"] {
+        let name = format!("inference_objective_{name}");
+        assert_eq!(page.sum(&name, &[]), Some(own.iter().map(|page| page.total(&name, &[])).sum()), "{name}");
+    }
+    assert_eq!(page.types["inference_objective_output_tokens"], "histogram");
+    promtool(&companion.get("/metrics", None).unwrap().body);
+}
+
+fn promtool(page: &[u8]) {
+    let spawned = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let Ok(mut promtool) = spawned else { return println!("not run: promtool is not installed (make setup)") };
+    promtool.stdin.take().unwrap().write_all(page).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    let remarks = text(&output.stderr);
+    // One counter is in nanoseconds on purpose: counters of Envoy are whole numbers.
+    let others: Vec<_> =
+        remarks.lines().filter(|line| !line.contains("tally_filter_flush_nanoseconds_total")).collect();
+    assert!(others.is_empty(), "{remarks}");
 }
 
 #[test]

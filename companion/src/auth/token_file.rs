@@ -11,6 +11,7 @@ use subtle::ConstantTimeEq;
 use tokio::sync::watch::Receiver;
 use tokio_util::sync::CancellationToken;
 
+use crate::pprof;
 use crate::watch::{self, Newest};
 
 /// The tokens of one file.
@@ -30,7 +31,7 @@ impl TokenFile {
             Some(Err(problem)) => bail!("auth.token_file: {problem}"),
             _ => {}
         }
-        tokio::spawn(async move {
+        pprof::spawn("token file", async move {
             while changes.changed().await.is_ok() {
                 match &*changes.borrow_and_update() {
                     Some(Ok(text)) => tracing::info!(tokens = tokens(text).count(), "token file read"),

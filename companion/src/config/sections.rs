@@ -6,7 +6,8 @@ use serde::Deserialize;
 
 use super::args::PoolFlags;
 use crate::flow::config::{FlowConfig, FlowPlan};
-use crate::pool::{PoolConfig, PoolPlan};
+use crate::pool::{DiscoveryConfig, PoolConfig, PoolPlan};
+use crate::yaml::Document;
 
 /// What the parts are to do.
 #[derive(Clone, Debug, Default)]
@@ -37,10 +38,26 @@ impl Parts {
         apply(flags, &mut sections.pools)?;
         let mut pools = Vec::new();
         for (index, pool) in sections.pools.into_iter().enumerate() {
-            pools.push(pool.plan().map_err(|problem| format!("pools[{index}].{problem}"))?);
+            pools.push(pool.plan().map_err(|problem| placed(text, &format!("pools[{index}].{problem}")))?);
         }
         let flow = sections.flow_control.map(FlowConfig::plan).transpose();
-        Ok(Self { pools, flow: flow.map_err(|problem| format!("flow_control.{problem}"))? })
+        Ok(Self { pools, flow: flow.map_err(|problem| placed(text, &format!("flow_control.{problem}")))? })
+    }
+}
+
+/// The sentence with the line of the key that it begins with, or of what would hold that key.
+fn placed(text: &str, sentence: &str) -> String {
+    let Ok(document) = Document::parse(text) else { return sentence.to_owned() };
+    let mut place = document.root();
+    for part in sentence.split(':').next().unwrap_or_default().split('.') {
+        let (name, index) = part.trim_end_matches(']').split_once('[').unwrap_or((part, ""));
+        let Some(child) = place.get(name) else { break };
+        let item = index.parse::<usize>().ok().and_then(|index| child.list().ok()?.into_iter().nth(index));
+        place = item.unwrap_or(child);
+    }
+    match place.line() {
+        0 => sentence.to_owned(),
+        line => format!("line {line}: {sentence}"),
     }
 }
 
@@ -55,20 +72,27 @@ fn apply(flags: &PoolFlags, pools: &mut Vec<PoolConfig>) -> Result<(), String> {
         return Err("the flags for a pool are of one pool, and the file has several: say it there".to_owned());
     }
     if pools.is_empty() {
-        return Err("there are flags for a pool, and the file has none".to_owned());
+        let Some(name) = &flags.pool_name else {
+            return Err("there are flags for a pool: expected --pool-name, or a pool in the file".to_owned());
+        };
+        pools.push(PoolConfig::inference_pool(name.clone()));
     }
     for pool in pools {
         if let Some(name) = &flags.pool_name {
             name.clone_into(&mut pool.name);
         }
         let text = |duration: Option<std::time::Duration>| duration.map(|time| format!("{}us", time.as_micros()));
-        pool.namespace = flags.pool_namespace.clone().or(pool.namespace.take());
-        pool.refresh_metrics_interval = text(flags.refresh_metrics_interval).or(pool.refresh_metrics_interval.take());
+        if let (Some(group), DiscoveryConfig::Kubernetes(kubernetes)) = (&flags.pool_group, &mut pool.discovery) {
+            kubernetes.group = Some(group.clone());
+        }
+        pool.namespace = flags.pool_namespace.clone().or_else(|| pool.namespace.take());
+        pool.refresh_metrics_interval =
+            text(flags.refresh_metrics_interval).or_else(|| pool.refresh_metrics_interval.take());
         pool.metrics_staleness_threshold =
-            text(flags.metrics_staleness_threshold).or(pool.metrics_staleness_threshold.take());
+            text(flags.metrics_staleness_threshold).or_else(|| pool.metrics_staleness_threshold.take());
         pool.metrics.port = flags.model_server_metrics_port.or(pool.metrics.port);
-        pool.metrics.path = flags.model_server_metrics_path.clone().or(pool.metrics.path.take());
-        pool.metrics.scheme = flags.model_server_metrics_scheme.clone().or(pool.metrics.scheme.take());
+        pool.metrics.path = flags.model_server_metrics_path.clone().or_else(|| pool.metrics.path.take());
+        pool.metrics.scheme = flags.model_server_metrics_scheme.clone().or_else(|| pool.metrics.scheme.take());
     }
     Ok(())
 }

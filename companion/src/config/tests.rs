@@ -152,9 +152,9 @@ fn pools_and_flow_control_are_read_and_epps_flags_are_of_the_only_pool() {
 #[test]
 fn a_mistake_in_a_parts_own_section_is_named_with_its_key() {
     for (text, sentence) in [
-        ("pools:\n- {name: p, discovery: {static: []}, engine: gpt}\n", "pools[0].engine: expected "),
+        ("pools:\n- {name: p, discovery: {static: []}, engine: gpt}\n", "line 2: pools[0].engine: expected "),
         ("pools:\n- {name: p, discovery: {static: []}, port: 1}\n", "line 2, column "),
-        ("flow_control:\n  maxFlows: 0\n", "flow_control.maxFlows: expected at least 1"),
+        ("flow_control:\n  maxFlows: 0\n", "line 2: flow_control.maxFlows: expected at least 1"),
         ("flow_control:\n  maxFlow: 1\n", "line 2, column "),
     ] {
         assert!(problem(text).starts_with(sentence), "{}", problem(text));

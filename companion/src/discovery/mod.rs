@@ -5,6 +5,8 @@
 
 mod dns;
 mod file;
+mod kubernetes;
+mod pods;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::model_server::Engine;
+pub use dns::DnsName;
+pub use kubernetes::{KubernetesPlan, Pick, VERSIONS};
 
 /// An endpoint to scrape.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,13 +39,8 @@ pub type Targets = Option<Arc<[Target]>>;
 /// Where endpoints come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// All addresses of a name, each with this port.
-    Dns {
-        /// Host name.
-        name: String,
-        /// Port of each.
-        port: u16,
-    },
+    /// What a name stands for.
+    Dns(DnsName),
     /// One `host:port` a line.
     File {
         /// Where it is.
@@ -49,6 +48,8 @@ pub enum Source {
         /// Port of a line without one.
         default_port: u16,
     },
+    /// Ready pods, watched.
+    Kubernetes(KubernetesPlan),
     /// As written in the config.
     Static(Vec<Target>),
 }
@@ -61,12 +62,16 @@ pub(crate) fn watch(
     shutdown: CancellationToken,
 ) -> watch::Receiver<Targets> {
     let (sender, receiver) = watch::channel(None);
+    let stop = shutdown.clone();
     match source {
-        Source::Dns { name, port } => {
-            tracker.spawn(shutdown.run_until_cancelled_owned(dns::run(name, port, pool, sender)));
+        Source::Dns(name) => {
+            tracker.spawn(stop.run_until_cancelled_owned(dns::run(name, pool, sender)));
         }
         Source::File { path, default_port } => {
-            tracker.spawn(shutdown.run_until_cancelled_owned(file::run(path, default_port, pool, sender)));
+            tracker.spawn(stop.run_until_cancelled_owned(file::run(path, default_port, pool, sender, shutdown)));
+        }
+        Source::Kubernetes(plan) => {
+            tracker.spawn(stop.run_until_cancelled_owned(kubernetes::run(plan, pool, sender)));
         }
         Source::Static(targets) => publish(&sender, targets),
     }

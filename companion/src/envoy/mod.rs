@@ -18,6 +18,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::EnvoyAdmin;
+use crate::pprof;
 use carry::Carry;
 use families::Families;
 
@@ -54,7 +55,7 @@ impl Envoys {
         for (admin, envoy) in admins.iter().zip(&envoys) {
             let (admin, envoy, conflicts) = (admin.clone(), envoy.clone(), Arc::clone(&conflicts));
             let stop = stop.clone();
-            tokio::spawn(async move {
+            pprof::spawn("reader of an Envoy", async move {
                 tokio::select! {
                     () = stop.cancelled() => {}
                     () = read_forever(&admin, &envoy, &conflicts) => {}

@@ -12,6 +12,7 @@ use tally_core::admission::reply::Dialect;
 
 use super::band::{BandPlan, Fairness, Ordering};
 use super::controller::Plan;
+use super::objective_watch::ObjectiveWatch;
 use super::queue::QueuePlan;
 use super::saturation::SaturationPlan;
 use super::units::{Bytes, Nanos};
@@ -41,6 +42,8 @@ pub struct FlowConfig {
     pub reject_sheddable: bool,
     /// Priorities by InferenceObjective name.
     pub objectives: HashMap<String, i32>,
+    /// Take InferenceObjective objects of a cluster too; they win over `objectives`.
+    pub objective_watch: Option<ObjectiveWatch>,
     /// Flows held apart at once; further ids of a band share one.
     pub max_flows: usize,
     /// A flow without requests is forgotten after this time, and its series with it.
@@ -206,6 +209,8 @@ pub struct FlowPlan {
     pub(super) detectors_unset: bool,
     /// Priorities by objective.
     pub objectives: HashMap<String, i32>,
+    /// Objects of a cluster with further ones.
+    pub objective_watch: Option<ObjectiveWatch>,
     /// Labels of the series.
     pub metric_labels: MetricLabels,
     /// Fairness ids, and pairs of models, as labels at once.
@@ -250,6 +255,7 @@ impl Default for FlowConfig {
             fairness_cost: Work::Requests,
             reject_sheddable: false,
             objectives: HashMap::new(),
+            objective_watch: None,
             max_flows: 10_000,
             flow_idle: Nanos::from_millis(300_000),
             drain_timeout: Nanos::from_millis(5_000),
@@ -314,6 +320,7 @@ impl FlowConfig {
             },
             detectors_unset: self.saturation_detector.detectors.is_empty(),
             objectives: self.objectives,
+            objective_watch: self.objective_watch,
             metric_labels: self.metric_labels,
             max_fairness_ids: self.max_fairness_ids,
             dialect,

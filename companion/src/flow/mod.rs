@@ -15,6 +15,7 @@ pub mod config;
 pub mod controller;
 pub mod gate;
 mod metrics;
+pub mod objective_watch;
 pub mod objectives;
 pub mod pool;
 pub mod queue;

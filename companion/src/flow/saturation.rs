@@ -55,6 +55,8 @@ pub struct Saturation {
     window: f64,
     /// Since the last observation a request was held for want of budget alone.
     budget_bound: bool,
+    /// Most of the budget that was in use at once since the last observation.
+    peak: f64,
 }
 
 /// A request needs this long to show up in a server's own queue length (network, tokenizer).
@@ -78,6 +80,7 @@ impl Saturation {
             history: VecDeque::new(),
             seen: 0,
             budget_bound: false,
+            peak: 0.0,
         }
     }
 
@@ -89,6 +92,7 @@ impl Saturation {
         self.measure(now_nanos);
         self.resize_window();
         self.budget_bound = false;
+        self.peak = self.unseen();
     }
 
     /// Takes note of a request let go.
@@ -101,6 +105,7 @@ impl Saturation {
             self.history.push_back((now_nanos, self.sent));
         }
         self.sent += 1;
+        self.peak = self.peak.max(self.unseen());
     }
 
     /// Endpoints known.
@@ -175,13 +180,16 @@ impl Saturation {
         self.history.get(later).map_or(self.sent, |(_, before)| *before)
     }
 
-    /// Slow start: while the budget holds requests back and the servers' queues stay near empty, it
-    /// doubles; when the pool is full, it halves.
+    /// Slow start, as of a TCP window: while requests are held for want of budget, most of it is
+    /// used and the servers' queues stay near empty, it doubles; when the pool is full, it halves.
+    /// What is not used is lost again, or a burst after a quiet time would be let go at once.
     fn resize_window(&mut self) {
         let least = self.plan.queue_depth_threshold;
         if self.measured >= 1.0 {
             self.window = (self.window / 2.0).max(least);
-        } else if self.budget_bound && self.mean_waiting() < least * CALM_SHARE {
+        } else if self.peak < UNUSED_SHARE {
+            self.window = (self.window * UNUSED_DECAY).max(least);
+        } else if self.budget_bound && self.peak >= USED_SHARE && self.mean_waiting() < least * CALM_SHARE {
             self.window = (self.window * 2.0).min(self.plan.budget_max.max(least));
         }
     }
@@ -192,6 +200,11 @@ impl Saturation {
     }
 }
 
+/// More of the budget than this in use at once: it may be too small.
+const USED_SHARE: f64 = 0.5;
+/// Less than this: it is larger than it has to be, and shrinks by this factor at each observation.
+const UNUSED_SHARE: f64 = 0.25;
+const UNUSED_DECAY: f64 = 0.9;
 /// Queues below this share of the threshold are near empty.
 const CALM_SHARE: f64 = 0.2;
 
@@ -273,6 +286,52 @@ mod tests {
             sent += 1;
         }
         assert_eq!(sent, 20);
+    }
+
+    #[test]
+    fn a_budget_that_nobody_used_is_not_there_for_a_burst_after_a_quiet_time() {
+        let mut saturation = Saturation::new(SaturationPlan { budget: true, ..plan() });
+        let mut now = 1_000 * MS;
+        let send_all = |saturation: &mut Saturation, now: u64| {
+            saturation.observe(&[at(0.0, 0.0, now)], now);
+            let mut sent = 0;
+            while saturation.open(1.0, 0, now) {
+                saturation.sent(now);
+                sent += 1;
+            }
+            sent
+        };
+        let bursts: Vec<i32> = (0..7)
+            .map(|_| {
+                now += 50 * MS;
+                send_all(&mut saturation, now)
+            })
+            .collect();
+        assert_eq!(bursts, [5, 10, 20, 40, 80, 160, 256]);
+        for _ in 0..60 {
+            now += 50 * MS;
+            saturation.observe(&[at(0.0, 0.0, now)], now);
+        }
+        now += 50 * MS;
+        assert_eq!(send_all(&mut saturation, now), 5);
+    }
+
+    /// A band that may use little of the pool is always short of budget; that says nothing about the servers.
+    #[test]
+    fn a_band_with_a_low_ceiling_does_not_open_the_budget_by_waiting() {
+        let mut saturation = Saturation::new(SaturationPlan { budget: true, ..plan() });
+        let mut now = 1_000 * MS;
+        for _ in 0..20 {
+            now += 50 * MS;
+            saturation.observe(&[at(0.0, 0.2, now)], now);
+            let mut sent = 0;
+            while saturation.open(0.6, 0, now) {
+                saturation.sent(now);
+                sent += 1;
+            }
+            // 0.2 of 0.8 is measured; 0.35 is left, of a budget of 5: the second goes beyond.
+            assert_eq!(sent, 2);
+        }
     }
 
     #[test]

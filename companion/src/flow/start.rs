@@ -22,6 +22,7 @@ use tonic_health::server::HealthReporter;
 
 use super::config::FlowPlan;
 use super::gate::Gate;
+use super::objective_watch::follow;
 use super::pool::PoolView;
 use super::service::FlowService;
 use crate::collect::Collect;
@@ -72,7 +73,7 @@ impl FlowControl {
         shutdown: CancellationToken,
     ) -> Result<Self> {
         let plan = plan.with_pool(pool.is_some()).context("flow_control")?;
-        let drain = plan.drain;
+        let (drain, objectives) = (plan.drain, plan.objective_watch.clone());
         let gate = Arc::new(Gate::new(plan));
         let address = listeners.flow.local_addr().context("flow control's port")?;
         let closing = CancellationToken::new();
@@ -100,6 +101,9 @@ impl FlowControl {
         });
         if let Some(pool) = pool {
             tracker.spawn(watch_pool(gate.clone(), pool, closing.clone()));
+        }
+        if let Some(objectives) = objectives {
+            tracker.spawn(follow(gate.clone(), objectives, closing.clone()));
         }
         tracker.spawn(keep_time(gate.clone(), closing.clone()));
         tracker.spawn(end(gate.clone(), health, drain, shutdown, closing));

@@ -145,7 +145,7 @@ impl Engine {
         matches!(self, Self::Vllm)
     }
 
-    /// May a listing leave out adapters that are loaded? Older SGLang lists base models only.
+    /// May a listing leave out adapters that are loaded? SGLang 0.5.2 lists base models only, 0.5.5 lists both.
     pub(super) const fn may_hide_adapters(self) -> bool {
         matches!(self, Self::Sglang)
     }

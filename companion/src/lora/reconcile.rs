@@ -23,6 +23,9 @@ pub(super) struct Reconciler {
     listed_at: Option<Duration>,
     /// Why nothing is known of the server any more.
     blind: Option<Reason>,
+    /// Each named adapter has had its turn since the server came. A later wish does not take that back: it would take
+    /// every Pod out of service at once.
+    is_settled: bool,
     random: u64,
 }
 
@@ -60,6 +63,7 @@ impl Reconciler {
             listing: None,
             listed_at: None,
             blind: None,
+            is_settled: false,
             random: seed | 1,
         }
     }
@@ -90,7 +94,7 @@ impl Reconciler {
         let gone = reason == Reason::Unreachable;
         let stale = self.listed_at.is_none_or(|at| now.saturating_sub(at) >= STALE_AFTER);
         if gone || stale {
-            self.blind = Some(reason);
+            (self.blind, self.is_settled) = (Some(reason), false);
         }
         for entry in self.entries.values_mut() {
             if gone || stale {
@@ -115,6 +119,7 @@ impl Reconciler {
             self.suspect(&mut listing, now);
         }
         self.listing = Some(listing);
+        self.settle();
         self.entries.retain(|_, entry| {
             entry.in_flight || entry.unnamed_since.is_none_or(|since| now.saturating_sub(since) < SERIES_LINGER)
         });
@@ -180,6 +185,7 @@ impl Reconciler {
                 entry.unload_first = false;
             }
         }
+        self.settle();
         let Some(listing) = self.listing.as_mut() else { return };
         match (action, verdict) {
             (_, Verdict::Failed(_) | Verdict::UnloadFirst) | (Action::Replace(_), Verdict::AlreadySo) => {}
@@ -211,15 +217,25 @@ impl Reconciler {
         match (self.blind, self.listed_at) {
             (Some(reason), _) => return Some(format!("the model server does not answer: {}", reason.class())),
             (None, None) => return Some("the model server has not been asked yet".to_owned()),
+            (None, Some(_)) if self.is_settled => return None,
             (None, Some(_)) => {}
         }
-        let waits = |entry: &Entry| !entry.is_tried && entry.unnamed_since.is_none();
-        let mut waiting = self.entries.iter().filter(|(_, entry)| waits(entry)).map(|(id, _)| id.as_str());
+        let mut waiting = self.untried();
         let first = waiting.next()?;
         match waiting.count() {
             0 => Some(format!("not tried yet: {first}")),
             more => Some(format!("not tried yet: {first} and {more} more")),
         }
+    }
+
+    /// Named adapters that have not had their turn.
+    fn untried(&self) -> impl Iterator<Item = &str> {
+        let waits = |entry: &Entry| !entry.is_tried && entry.unnamed_since.is_none();
+        self.entries.iter().filter(move |(_, entry)| waits(entry)).map(|(id, _)| id.as_str())
+    }
+
+    fn settle(&mut self) {
+        self.is_settled |= self.listing.is_some() && self.untried().next().is_none();
     }
 
     /// The listing with what older SGLang leaves out.
@@ -695,6 +711,22 @@ mod tests {
         world.cycle();
         world.answer(Reason::NotFound, 1);
         assert_eq!(world.reconciler.statuses().collect::<Vec<_>>(), [("a", false), ("b", false)]);
+    }
+
+    #[test]
+    fn a_new_wish_does_not_take_a_serving_pod_out_of_service() {
+        let mut world = World::new(KINDS[0], [1, 0, 0]);
+        world.desire([1, 0, 0, 0]);
+        world.cycle();
+        assert_eq!(world.reconciler.waits_for(), None);
+        world.desire([2, 1, 0, 0]);
+        assert_eq!(world.reconciler.waits_for(), None);
+        world.step(Step::Restart);
+        world.cycle();
+        assert_eq!(world.reconciler.waits_for().as_deref(), Some("not tried yet: a and 1 more"));
+        world.answer(Reason::Timeout, 0);
+        world.answer(Reason::Timeout, 0);
+        assert_eq!(world.reconciler.waits_for(), None);
     }
 
     #[test]

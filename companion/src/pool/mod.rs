@@ -6,6 +6,7 @@
 mod collect;
 mod config;
 mod member;
+mod plan;
 mod snapshot;
 mod spread;
 mod view;
@@ -18,7 +19,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use config::{DiscoveryConfig, MappingConfig, MetricsConfig, PoolConfig, PoolConfigError, PoolPlan};
+pub use config::{DiscoveryConfig, DnsConfig, KubernetesConfig, MappingConfig, MetricsConfig, PoolConfig};
+pub use plan::{PoolConfigError, PoolPlan};
 pub use snapshot::{EndpointState, EndpointSummary, PoolSummary, Snapshot, Summary};
 use watcher::Pool;
 

@@ -12,8 +12,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::config::PoolPlan;
 use super::member::{Cell, Member, Tally};
+use super::plan::PoolPlan;
 use super::snapshot::{EndpointState, Snapshot};
 use crate::discovery::{self, Target, Targets};
 use crate::model_server::{Engine, Mapping, Overrides};

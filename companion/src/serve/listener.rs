@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::tls::Certificates;
+use crate::pprof;
 
 /// Serves until `stop`, then waits for answers under way, at most `drain`.
 pub(super) async fn serve(
@@ -46,7 +47,7 @@ pub(super) async fn serve(
         };
         let (router, watcher) = (router.clone(), graceful.watcher());
         let certificates = certificates.as_ref().map(|newest| newest.borrow().clone());
-        tokio::spawn(async move {
+        pprof::spawn("connection", async move {
             let ended = match certificates {
                 None => answer(stream, router, watcher).await,
                 Some(certificates) => encrypted(stream, certificates, router, watcher).await,

@@ -22,8 +22,8 @@ use crate::collect::Collect;
 use crate::config::{Config, Tls};
 use crate::envoy::Envoys;
 use crate::flow::{FlowControl, FlowListeners, Pem};
-use crate::metrics;
 use crate::pool::Pools;
+use crate::{metrics, pprof};
 use health::Readiness;
 use router::Pages;
 
@@ -45,13 +45,15 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let readiness = Arc::new(Readiness::default());
     let pages = Pages {
         auth: Arc::new(Auth::start(&config.auth, parts_stop.clone()).await?),
+        is_pprof_on: config.is_pprof_on,
         parts: parts.into(),
         readiness: readiness.clone(),
     };
     let certificates = config.tls.clone().map(|tls| tls::watch(tls, parts_stop.clone())).transpose()?;
     let accepting = CancellationToken::new();
     let router = router::router(pages);
-    let server = tokio::spawn(listener::serve(listener, certificates, router, accepting.clone(), listen.drain));
+    let server =
+        pprof::spawn("listener", listener::serve(listener, certificates, router, accepting.clone(), listen.drain));
     readiness.set(true);
     tracing::info!(%address, tls = config.tls.is_some(), "serving");
     if let Some(path) = &listen.address_file {

@@ -16,6 +16,7 @@ use tokio::sync::watch::{self, Receiver};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Tls;
+use crate::pprof;
 
 /// The newest good set.
 pub(super) type Certificates = Receiver<Arc<ServerConfig>>;
@@ -24,7 +25,7 @@ pub(super) type Certificates = Receiver<Arc<ServerConfig>>;
 pub(super) fn watch(tls: Tls, stop: CancellationToken) -> anyhow::Result<Certificates> {
     let mut files = Files::read(&tls)?;
     let (sender, receiver) = watch::channel(Arc::new(files.server()?));
-    tokio::spawn(async move {
+    pprof::spawn("certificate files", async move {
         let mut ticks = tokio::time::interval(LOOK_EVERY);
         // Said once, not at each look.
         let mut complaint = None;

@@ -40,7 +40,7 @@ pub const RECONCILE_DURATION: Family = family(
     &[],
     Unit::Seconds,
     Tally,
-    "Duration of the last reconcile run.",
+    "Duration of the last reconcile run: health check and listing; the calls that follow go on beside it.",
 );
 /// Errors by adapter.
 pub const ERRORS_TOTAL: Family = family(

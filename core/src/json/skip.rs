@@ -3,7 +3,9 @@
 //! In: the bytes behind the value's first. Out: where it is over. Containers are counted by their own kind of bracket
 //! outside strings, so nesting costs no memory; the inside is not checked.
 
-use memchr::{memchr2, memchr3};
+use memchr::memchr3;
+
+use super::find::quote;
 
 /// A value that is being skipped.
 #[derive(Clone, Copy)]
@@ -76,17 +78,25 @@ impl Skip {
     }
 
     /// Up to the string's end or the end of the input; true if the string was the value.
+    ///
+    /// Only quotes are searched for, since escapes may be many: one is the string's end unless the backslashes before it
+    /// are odd in number.
     fn text(&mut self, input: &mut &[u8]) -> bool {
         let Self::Text { container, escaped } = self else { return false };
+        if core::mem::take(escaped) {
+            *input = input.get(1..).unwrap_or_default();
+        }
         loop {
-            if *escaped {
-                let Some((_, rest)) = input.split_first() else { return false };
-                (*escaped, *input) = (false, rest);
+            let end = quote(input);
+            let Some((text, rest)) = input.split_at_checked(end.unwrap_or(input.len())) else { return false };
+            let odd = text.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1;
+            *input = rest.get(1..).unwrap_or_default();
+            if end.is_none() {
+                *escaped = odd;
+                return false;
             }
-            match take_to(memchr2(b'"', b'\\', input), input) {
-                None => return false,
-                Some(b'\\') => *escaped = true,
-                Some(_) => break,
+            if !odd {
+                break;
             }
         }
         let container = *container;

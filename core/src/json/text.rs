@@ -5,8 +5,7 @@
 
 use alloc::vec::Vec;
 
-use memchr::memchr2;
-
+use super::find::quote_or_backslash;
 use super::number::Phase;
 
 /// The kept part of the last such string.
@@ -70,7 +69,7 @@ impl Carry {
 
     /// Up to the next escape or the closing quote.
     fn plain(&mut self, input: &mut &[u8]) -> Phase {
-        let end = memchr2(b'"', b'\\', input).unwrap_or(input.len());
+        let end = quote_or_backslash(input).unwrap_or(input.len());
         let Some((text, rest)) = input.split_at_checked(end) else { return Phase::Bad };
         if !text.is_empty() {
             self.lone_high();

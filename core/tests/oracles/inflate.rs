@@ -28,3 +28,9 @@ pub fn gunzip_members(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut plain = Vec::new();
     flate2::bufread::MultiGzDecoder::new(bytes).read_to_end(&mut plain).ok().map(|_| plain)
 }
+
+/// Blocks without any frame, if they are whole.
+pub fn inflate_bare(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut plain = Vec::new();
+    flate2::bufread::DeflateDecoder::new(bytes).read_to_end(&mut plain).ok().map(|_| plain)
+}

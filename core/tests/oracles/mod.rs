@@ -21,3 +21,9 @@ pub fn pieces<'a>(bytes: &'a [u8], cuts: &[u8]) -> Vec<&'a [u8]> {
     }
     pieces
 }
+
+/// Fuzz input as cuts and bytes: the first byte says how many cuts come, at most seven.
+pub fn cuts_and_bytes(data: &[u8]) -> (&[u8], &[u8]) {
+    let Some((count, rest)) = data.split_first() else { return (&[], &[]) };
+    rest.split_at(rest.len().min(usize::from(count % 8)))
+}

@@ -171,6 +171,15 @@ fn companion_config(envoy: &Envoy, server: &Behind) -> String {
     )
 }
 
+/// Sends the recorded mix to this port for a while.
+///
+/// # Errors
+/// If the recordings cannot be read.
+pub fn send_recorded(port: u16, time: Duration) -> Result<()> {
+    load::send(port, &load::recorded()?, time, |_| {});
+    Ok(())
+}
+
 fn progress(text: &str) {
     if std::io::stdout().is_terminal() {
         print!("\rsending       {text}          ");

@@ -15,8 +15,8 @@ use super::ModelServer;
 use crate::client::Request;
 use crate::tools::{self, poll};
 
-/// Imports alone take a minute on a small machine.
-const START: Duration = Duration::from_secs(300);
+/// Imports alone take a minute on a small machine, and minutes on a busy one.
+const START: Duration = Duration::from_secs(600);
 const END: Duration = Duration::from_secs(30);
 
 /// The server, running or killed.

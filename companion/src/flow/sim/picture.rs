@@ -46,20 +46,21 @@ pub fn svg(scenario: &Scenario, without: &Tally, with: &Tally) -> String {
 fn waiting(svg: &mut String, scenario: &Scenario, without: &Tally, with: &Tally) {
     let queues = with.classes.iter().map(|class| &class.waiting_curve);
     let all = queues.chain([&with.in_servers, &without.in_servers]).flatten();
-    let high = all.fold(1.0f64, |high, value| high.max(*value)) * 1.05;
+    let high = 4.0 * round_step(all.fold(1.0f64, |high, value| high.max(*value)) / 4.0);
     let panel = Panel { left: LEFT, top: 342.0, low: 0.0, high, is_log: false };
-    panel.frame(svg, "Requests waiting (lines: in flow control; dashed: in servers)", scenario.seconds);
+    panel.frame(svg, "Requests waiting (coloured: in flow control)", scenario.seconds);
     panel.curve(svg, without.in_servers.iter().copied().map(Some), "#999", "2 4");
     panel.curve(svg, with.in_servers.iter().copied().map(Some), "#222", "6 3");
     for (at, class) in with.classes.iter().enumerate() {
         panel.curve(svg, class.waiting_curve.iter().copied().map(Some), colour(at), "");
     }
-    text(svg, LEFT + PANEL - 6.0, 358.0, "end", 11, "grey dots: servers without flow control; black: with");
+    text(svg, LEFT, panel.top + TALL + 30.0, "start", 11, "in servers: grey dots without, black with");
 }
 
 /// Goodput by class, pale without flow control and full with it.
 fn bars(svg: &mut String, scenario: &Scenario, without: &Tally, with: &Tally) {
-    let panel = Panel { left: RIGHT, top: 342.0, low: 0.0, high: 1.0, is_log: false };
+    // Room above a full bar for its label.
+    let panel = Panel { left: RIGHT, top: 342.0, low: 0.0, high: 1.12, is_log: false };
     text(
         svg,
         RIGHT,
@@ -163,6 +164,12 @@ fn text(svg: &mut String, x: f64, y: f64, anchor: &str, size: u32, words: &str) 
 fn colour(at: usize) -> &'static str {
     const COLOURS: [&str; 8] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a6a00", "#444444"];
     COLOURS.get(at % COLOURS.len()).copied().unwrap_or("#000")
+}
+
+/// The next of 1, 2, 5, 10, 20, …
+fn round_step(value: f64) -> f64 {
+    let unit = decade(value);
+    [1.0, 2.0, 5.0].into_iter().map(|factor| factor * unit).find(|step| *step >= value).unwrap_or(unit * 10.0)
 }
 
 /// The power of ten at or below.

@@ -49,7 +49,7 @@ pub fn table(scenario: &Scenario, tally: &Tally) -> String {
     for (priority, flows) in bands.iter().rev() {
         let _ = writeln!(
             text,
-            "\nJain's index over {} fairness ids of priority {priority}: {:.3} (tokens sent over max-min fair share)",
+            "\nJain's index over {} fairness ids of priority {priority}: {:.3} (tokens run over max-min fair share)",
             flows.len(),
             fairness(flows)
         );

@@ -52,7 +52,7 @@ pub struct ClassTally {
 pub struct FlowTally {
     /// Tokens asked for.
     pub offered: u64,
-    /// Tokens of requests that were sent to a server.
+    /// Tokens of requests that a server ran.
     pub served: u64,
     waiting: u32,
     hungry_since_nanos: u64,
@@ -94,7 +94,7 @@ impl Tally {
     }
 
     /// Flow control has decided on a request.
-    pub(super) fn decided(&mut self, class: usize, flow: usize, tokens: u64, outcome: Outcome, wait: u64, now: u64) {
+    pub(super) fn decided(&mut self, class: usize, flow: usize, outcome: Outcome, wait: u64, now: u64) {
         let Some(class) = self.classes.get_mut(class) else { return };
         let at = Outcome::ALL.iter().position(|other| *other == outcome);
         if let Some(count) = at.and_then(|at| class.outcomes.get_mut(at)) {
@@ -108,8 +108,14 @@ impl Tally {
             flow.hungry_since_nanos = now;
         }
         if is_sent {
-            flow.served += tokens;
             class.waits.push(seconds(wait) as f32);
+        }
+    }
+
+    /// A server runs a request.
+    pub(super) fn served(&mut self, class: usize, flow: usize, tokens: u64) {
+        if let Some(flow) = self.classes.get_mut(class).and_then(|class| class.flows.get_mut(flow)) {
+            flow.served += tokens;
         }
     }
 

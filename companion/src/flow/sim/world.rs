@@ -22,7 +22,10 @@ struct World<'a> {
     controller: Option<Controller<u32>>,
     servers: Servers,
     tally: Tally,
+    /// Where requests go.
     random: Random,
+    /// Who comes, by class: the same in every run of a scenario.
+    comers: Vec<Random>,
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
     count: u64,
     requests: Vec<Request>,
@@ -71,6 +74,7 @@ pub fn run(scenario: &Scenario, with_flow_control: bool) -> Result<Tally, FlowCo
         servers: Servers::new(scenario.pool.clone()),
         tally: Tally::new(scenario),
         random: Random::new(scenario.seed),
+        comers: (1..).map(|class| Random::new(scenario.seed ^ (class << 32))).take(scenario.classes.len()).collect(),
         events: BinaryHeap::new(),
         count: 0,
         requests: Vec::new(),
@@ -97,7 +101,7 @@ impl World<'_> {
         self.at(0, Event::Scrape);
         self.at(0, Event::Report);
         for (class, of) in self.scenario.classes.iter().enumerate() {
-            let first = self.random.exponential(of.highest_rate());
+            let first = self.comers.get_mut(class).map_or(0.0, |comers| comers.exponential(of.highest_rate()));
             self.at(nanos(first), Event::Come { class });
         }
         for change in &self.scenario.pool.changes {
@@ -150,7 +154,7 @@ impl World<'_> {
             let Some(request) = self.requests.get(decided.tag as usize).copied() else { continue };
             let Request { class, flow, .. } = request;
             let (outcome, waited) = (decided.outcome, decided.waited_nanos);
-            self.tally.decided(class.into(), flow.into(), request.tokens(), outcome, waited, now_nanos);
+            self.tally.decided(class.into(), flow.into(), outcome, waited, now_nanos);
             if outcome == Outcome::Dispatched {
                 self.send(decided.tag, now_nanos);
             }
@@ -164,28 +168,34 @@ impl World<'_> {
     }
 
     fn come(&mut self, class: usize, now_nanos: u64) {
-        let Some(of) = self.scenario.classes.get(class) else { return };
+        let Some((of, random)) = self.scenario.classes.get(class).zip(self.comers.get_mut(class)) else { return };
         let highest = of.highest_rate();
-        let next = self.random.exponential(highest);
-        self.at(now_nanos + nanos(next), Event::Come { class });
+        let next_nanos = now_nanos + nanos(random.exponential(highest));
         // Thinning: comers at the highest rate, of whom the share of the rate now is real.
-        if self.random.unit() > of.rate_at(now_nanos as f64 / 1e9) / highest {
-            return;
-        }
-        let flow = self.random.below(of.fairness_ids);
+        let is_real = random.unit() <= of.rate_at(now_nanos as f64 / 1e9) / highest;
+        let flow = random.below(of.fairness_ids);
         let request = Request {
             class: class as u16,
             flow: flow as u16,
-            prompt: self.random.length(of.prompt_tokens, of.spread),
-            output: self.random.length(of.output_tokens, of.spread),
+            prompt: random.length(of.prompt_tokens, of.spread),
+            output: random.length(of.output_tokens, of.spread),
             came_nanos: now_nanos,
             server: usize::MAX,
         };
+        self.at(next_nanos, Event::Come { class });
+        if is_real {
+            self.ask(request, now_nanos);
+        }
+    }
+
+    fn ask(&mut self, request: Request, now_nanos: u64) {
+        let (class, flow) = (usize::from(request.class), usize::from(request.flow));
+        let Some(of) = self.scenario.classes.get(class) else { return };
         let number = self.requests.len() as u32;
         self.requests.push(request);
         self.tally.asked(class, flow, request.tokens(), now_nanos);
         let Some(controller) = &mut self.controller else {
-            self.tally.decided(class, flow, request.tokens(), Outcome::Dispatched, 0, now_nanos);
+            self.tally.decided(class, flow, Outcome::Dispatched, 0, now_nanos);
             self.send(number, now_nanos);
             return;
         };
@@ -224,6 +234,7 @@ impl World<'_> {
             let goal = self.scenario.classes.get(class).map_or(0, |of| of.first_token_goal_millis);
             let took = first_token_nanos - request.came_nanos;
             let goal_nanos = u64::from(goal) * NANOS_PER_MILLI;
+            self.tally.served(class, usize::from(request.flow), request.tokens());
             self.tally.first_token(class, request.came_nanos, took, goal_nanos, u64::from(job.output));
         }
     }
