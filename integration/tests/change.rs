@@ -347,7 +347,8 @@ fn access_logs_show_what_was_measured_whatever_the_end() -> Result<()> {
         .and_then(|line| line.rsplit(' ').next())
         .context("left")?
         .parse()?;
-    ensure!((190.0..3_000.0).contains(&took), "{took} ms");
+    // It left after 200 ms; a busy Envoy may have seen its request late, and the answer would have taken 3 s.
+    ensure!((20.0..2_900.0).contains(&took), "{took} ms");
     ensure!(envoy.vm_failures()? == 0.0);
     Ok(())
 }
