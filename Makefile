@@ -67,8 +67,8 @@ test-wasm: ## the readers and the recorded exchanges on wasm32, in Node
 fuzz: ## fuzz the readers against slow, obvious ones; SECONDS_EACH=60 per target
 	@scripts/fuzz.sh $(or $(SECONDS_EACH),60)
 
-bench-readers: ## the readers against memchr and serde_json on the same bytes: ratios
-	@cargo bench --package tally-core --bench readers
+bench-readers: ## the readers against memchr and serde_json on the same bytes, on wasm32 and natively: ratios
+	@scripts/bench-readers.sh
 
 integration: dist/tally.wasm ## the real filter in the real Envoy, read by the real Prometheus
 	@$(STEP) "integration tests" scripts/integration.sh

@@ -1,6 +1,6 @@
 //! The readers against memchr and serde_json on the same bytes: only the ratios within one run mean something.
 //!
-//! `cargo bench --package tally-core --bench readers`
+//! `make bench-readers`, or this part alone: `cargo bench --package tally-core --bench readers`
 #![allow(missing_docs)]
 
 mod cases;

@@ -1,7 +1,7 @@
-//! What the readers' benchmarks read, and the ways to read it. Also built for wasm32, see `wasm.rs`.
+//! What the readers' benchmarks read, and the ways to read it. Also built for wasm32, see `wasm/`.
 //!
 //! In: a case's name. Out: its pieces, as Envoy would hand them on, and how many findings each way makes of them.
-#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
+#![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
 use std::hint::black_box;
 
