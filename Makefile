@@ -103,5 +103,8 @@ flow-figures: ## draw the pictures of docs/FLOW_CONTROL.md with the simulator
 	@for name in $(basename $(notdir $(wildcard bench/flow-sim/*.yaml))); do \
 	  target/debug/tallyd flow-sim bench/flow-sim/$$name.yaml --svg docs/flow-$$name.svg; done
 
+bench-scrape: ## what a scrape costs, beside openmetrics-parser and (where Go is) expfmt; 1,000 endpoints at 1 s
+	@scripts/bench-scrape.sh
+
 clean: ## remove build outputs, keep the tools
 	@rm -rf target dist

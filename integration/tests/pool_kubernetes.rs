@@ -90,7 +90,8 @@ async fn the_pool_is_who_the_cluster_says_it_is() {
         return;
     }
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let (mut kube, config) = tokio::task::spawn_blocking(cluster).await.unwrap();
+    // On this thread: the servers end with the thread that started them.
+    let (mut kube, config) = tokio::task::block_in_place(cluster);
     let one = Server::start_at("127.0.0.2:0", Behaviour::Page(vllm(2.0, 1.0, 0.5))).await;
     let port = one.address.port();
     let page = "sglang:num_queue_reqs 7\nsglang:num_running_reqs 1\nsglang:token_usage 0.5\n";

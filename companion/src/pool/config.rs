@@ -2,6 +2,7 @@
 //!
 //! In: YAML. Out: its keys, as written; a key that does not exist is an error. What they mean is `plan.rs`'s.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -83,6 +84,8 @@ pub struct DnsConfig {
     pub port: Option<u16>,
     /// Name of SRV records, as `_metrics._tcp.vllm.default.svc.cluster.local`.
     pub srv: Option<String>,
+    /// Who is asked for `srv`, as `10.0.0.10:53`; the servers of `/etc/resolv.conf` if left out.
+    pub server: Option<SocketAddr>,
 }
 
 /// Which pods of a cluster.

@@ -137,7 +137,9 @@ fn name(dns: &DnsConfig, default_port: u16) -> Result<DnsName, PoolConfigError> 
             Ok(DnsName::Addresses { name: name.clone(), port: dns.port.unwrap_or(default_port) })
         }
         (Some(name), None) => Err(wrong("discovery.dns.name", "a host name without port", name)),
-        (None, Some(name)) if is_name(name) && dns.port.is_none() => Ok(DnsName::Services { name: name.clone() }),
+        (None, Some(name)) if is_name(name) && dns.port.is_none() => {
+            Ok(DnsName::Services { name: name.clone(), server: dns.server })
+        }
         (None, Some(name)) => Err(wrong("discovery.dns.srv", "a name, and no port: the records have it", name)),
         (None, None) => Err(wrong("discovery.dns", "name or srv", "")),
         (Some(_), Some(name)) => Err(wrong("discovery.dns", "either name or srv", name)),

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# What a scrape costs, in one run; only its ratios mean something elsewhere. Go's own reader joins in where Go is.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+if command -v go >/dev/null; then
+    mkdir -p target
+    (cd bench/scrape && go build -o ../../target/expfmt .)
+    export TALLY_BENCH_EXPFMT=$PWD/target/expfmt
+fi
+# A thousand connections, in each of two processes.
+ulimit -n 4096
+cargo bench --quiet --package tallyd --bench scrape
