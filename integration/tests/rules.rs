@@ -185,6 +185,25 @@ fn a_renamed_histogram_is_renamed_in_all_its_parts() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn every_metric_that_a_guide_gives_to_tally_is_in_the_catalog() -> Result<()> {
+    let own =
+        ["inference_objective_", "inference_pool_", "inference_extension_", "normalized_", "tally_", "lora_syncer_"];
+    for guide in ["OPERATIONS.md", "MIGRATION.md"] {
+        let text = fs::read_to_string(root().join("docs").join(guide))?;
+        // Rows that say `none` name what Tally does not have.
+        for line in text.lines().filter(|line| !line.contains("| none |")) {
+            let code = line.split('`').skip(1).step_by(2);
+            for name in
+                code.filter(|code| own.iter().any(|prefix| code.starts_with(prefix)) && !code.contains(['*', '…']))
+            {
+                ensure!(promql::family_of(name).is_some(), "docs/{guide} names {name}");
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The expression with every threshold put out of the way, so that healthy data gives a result: `absent(x)` becomes `x`.
 fn loosened(expression: &str) -> String {
     let mut text = expression.replace("absent(", "(");

@@ -65,7 +65,7 @@ fn variables() -> Vec<Value> {
         "label": "Data source",
         "type": "datasource",
         "query": "prometheus",
-        "current": {},
+        "current": { "text": "default", "value": "default" },
         "hide": 0,
         "includeAll": false,
         "multi": false,

@@ -185,6 +185,9 @@ impl Panel {
                 "justifyMode": "auto",
                 "orientation": "auto",
                 "textMode": "auto",
+                "wideLayout": true,
+                "showPercentChange": false,
+                "percentChangeColorMode": "standard",
             }),
             Shape::Lines | Shape::Stacked => json!({
                 "legend": { "displayMode": "table", "placement": "bottom", "showLegend": true, "calcs": ["lastNotNull", "max"] },
@@ -193,7 +196,9 @@ impl Panel {
             Shape::Heatmap => json!({
                 "calculate": false,
                 "cellGap": 1,
-                "color": { "mode": "scheme", "scheme": "Oranges", "steps": 64, "exponent": 0.5, "fill": "dark-orange" },
+                "color": { "mode": "scheme", "scheme": "Oranges", "steps": 64, "exponent": 0.5, "fill": "dark-orange", "reverse": false },
+                "exemplars": { "color": "rgba(255,0,255,0.7)" },
+                "showValue": "never",
                 "legend": { "show": true },
                 "tooltip": { "mode": "single", "yHistogram": false },
                 "yAxis": { "axisPlacement": "left", "unit": self.unit },
