@@ -1,5 +1,7 @@
 //! Admission through the real Envoy and the real tallyd: held and let go, refused, left, and whatever may die.
 
+#![allow(clippy::needless_collect, reason = "every client is started before the first is waited for")]
+
 use std::io::Write;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
