@@ -53,7 +53,7 @@ fn a_silent_stream_is_asked_for_usage_and_the_client_gets_the_bytes_it_would_hav
     // A client that asks itself gets all of it.
     let asking = replay(&with_usage).send(envoy.port)?;
     ensure!(asking.body == whole, "{asking:?}");
-    let usage = with_usage.expect.usage.clone().context("usage")?;
+    let usage = with_usage.expect.usage.context("usage")?;
     let output = usage.output_tokens.context("tokens")? as f64;
     within(
         SOON,
@@ -170,7 +170,7 @@ fn odd_ends_of_changed_streams_are_still_ends() -> Result<()> {
     let answer = ask(&cut).send(envoy.port)?;
     ensure!(!answer.complete && answer.body == expected.as_bytes(), "{answer:?}");
     // The client leaves.
-    ask(&Behaviour { gap_ms: 30, ..behaviour.clone() }).leaving(Leave::AfterBytes(20)).send(envoy.port)?;
+    ask(&Behaviour { gap_ms: 30, ..behaviour }).leaving(Leave::AfterBytes(20)).send(envoy.port)?;
     // An answer that comes compressed although nobody asked for it passes as it is.
     let gzip = Exchange::read("derived-chat-stream-gzip")?;
     let answer = Request { body: stream.into(), ..replay(&gzip) }.send(envoy.port)?;

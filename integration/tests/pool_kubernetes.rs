@@ -5,6 +5,8 @@
 #[path = "../../companion/tests/pool/mod.rs"]
 mod pool;
 
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests")]
+
 use pool::{Behaviour, Running, Server, vllm};
 use serde_json::{Value, json};
 use tally_integration::kube::{Kube, programs};
