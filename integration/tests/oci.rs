@@ -1,3 +1,4 @@
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests")]
 //! The OCI images and SBOMs: the same bytes each time, every blob under its own digest, and tallyd runs out of its image.
 
 use std::fs;

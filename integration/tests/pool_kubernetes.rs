@@ -1,3 +1,4 @@
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests")]
 //! Discovery against a real kube-apiserver and etcd: what a pool's objects say is who is scraped.
 
 #![allow(clippy::unwrap_used, reason = "a test's helper may stop it")]
@@ -5,7 +6,6 @@
 #[path = "../../companion/tests/pool/mod.rs"]
 mod pool;
 
-#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests")]
 
 use pool::{Behaviour, Running, Server, vllm};
 use serde_json::{Value, json};
