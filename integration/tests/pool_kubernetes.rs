@@ -1,11 +1,9 @@
-#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests")]
 //! Discovery against a real kube-apiserver and etcd: what a pool's objects say is who is scraped.
 
-#![allow(clippy::unwrap_used, reason = "a test's helper may stop it")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test's helper may stop it")]
 
 #[path = "../../companion/tests/pool/mod.rs"]
 mod pool;
-
 
 use pool::{Behaviour, Running, Server, vllm};
 use serde_json::{Value, json};
