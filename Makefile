@@ -74,5 +74,9 @@ docs: ## docs/METRICS.md, README and the dashboard are in step with the catalog 
 rules: ## the Prometheus rules, their promtool tests and a real Prometheus (part of `integration` too)
 	@$(STEP) "rules" cargo test --workspace --quiet --test rules
 
+bench-heap: ## what tallyd's heap sampling costs while it scrapes: two processes side by side, a ratio
+	@cargo build --quiet --release --package tallyd
+	@TALLYD=$$PWD/target/release/tallyd cargo run --quiet --package tally-integration --bin heap-cost
+
 clean: ## remove build outputs, keep the tools
 	@rm -rf target dist
