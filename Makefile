@@ -106,5 +106,9 @@ flow-figures: ## draw the pictures of docs/FLOW_CONTROL.md with the simulator
 bench-scrape: ## what a scrape costs, beside openmetrics-parser and (where Go is) expfmt; 1,000 endpoints at 1 s
 	@scripts/bench-scrape.sh
 
+bench-heap: ## what tallyd's heap sampling costs while it scrapes: two processes side by side, a ratio
+	@cargo build --quiet --release --package tallyd
+	@TALLYD=$$PWD/target/release/tallyd cargo run --quiet --package tally-integration --bin heap-cost
+
 clean: ## remove build outputs, keep the tools
 	@rm -rf target dist

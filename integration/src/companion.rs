@@ -31,7 +31,15 @@ impl Companion {
     /// # Errors
     /// If it does not come up: then with its log.
     pub fn start(config: &str, flags: &[&str]) -> Result<Self> {
-        Self::start_at(0, config, flags)
+        Self::launch(0, config, flags, &[])
+    }
+
+    /// The same with these variables in its environment.
+    ///
+    /// # Errors
+    /// If it does not come up: then with its log.
+    pub fn start_with(config: &str, flags: &[&str], environment: &[(&str, &str)]) -> Result<Self> {
+        Self::launch(0, config, flags, environment)
     }
 
     /// The same on this port.
@@ -39,6 +47,10 @@ impl Companion {
     /// # Errors
     /// If it does not come up: then with its log.
     pub fn start_at(port: u16, config: &str, flags: &[&str]) -> Result<Self> {
+        Self::launch(port, config, flags, &[])
+    }
+
+    fn launch(port: u16, config: &str, flags: &[&str], environment: &[(&str, &str)]) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         fs::write(folder.path().join("tallyd.yaml"), config)?;
         let address = folder.path().join("address");
@@ -50,6 +62,7 @@ impl Companion {
         command.arg("--address-file").arg(&address).args(flags);
         // What the machine says of a cluster is no part of a test.
         command.env_remove("KUBERNETES_SERVICE_HOST").env_remove("KUBECONFIG").env_remove("RUST_LOG");
+        command.envs(environment.iter().copied());
         let log = File::create(folder.path().join("log"))?;
         let child =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().context("starting tallyd")?;

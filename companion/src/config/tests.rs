@@ -160,3 +160,14 @@ fn a_mistake_in_a_parts_own_section_is_named_with_its_key() {
         assert!(problem(text).starts_with(sentence), "{}", problem(text));
     }
 }
+
+#[test]
+fn the_example_of_the_documentation_is_good_and_says_its_defaults() {
+    let page = include_str!("../../../docs/TALLYD.md");
+    let example = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let config = build(ServeArgs::default(), example).unwrap();
+    assert_eq!(config.listen.drain, DEFAULT_DRAIN);
+    assert_eq!(config.auth, Auth::Kubernetes { kubeconfig: None, audiences: Vec::new(), times: CacheTimes::default() });
+    assert_eq!((config.envoy[0].interval, config.envoy[0].timeout), (ENVOY_INTERVAL, ENVOY_TIMEOUT));
+    assert!(config.envoy[1].also.as_ref().unwrap().is_match("envoy_cluster_upstream_rq_time"));
+}
