@@ -55,7 +55,7 @@ fn set_ready(kube: &Kube, name: &str, ip: &str, ready: &str) {
         },
     });
     let path = format!("{}/status?fieldManager=test&force=true", pods_path(name));
-    let reply = kube.call("PATCH", &path, Some(&status)).unwrap();
+    let reply = kube.apply(&path, &status.to_string()).unwrap();
     assert_eq!(reply.status, 200, "{}", reply.body);
 }
 
