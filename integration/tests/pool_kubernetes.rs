@@ -142,9 +142,9 @@ async fn the_pool_is_who_the_cluster_says_it_is() {
     assert!(!running.page().contains("two-rank-0"));
 
     let path = format!("{pools}/p?fieldManager=test&force=true");
-    assert_eq!(kube.call("PATCH", &path, Some(&v1("other"))).unwrap().status, 200);
+    assert_eq!(kube.apply(&path, &v1("other").to_string()).unwrap().status, 200);
     running.until(&[(READY, Some(1.0)), (QUEUE, Some(7.0)), (&queue("one"), None)]).await;
-    assert_eq!(kube.call("PATCH", &path, Some(&v1("vllm"))).unwrap().status, 200);
+    assert_eq!(kube.apply(&path, &v1("vllm").to_string()).unwrap().status, 200);
     running.until(&[(READY, Some(2.0)), (QUEUE, Some(7.0))]).await;
 
     // The API goes away: the set stays, and what changed meanwhile is seen when it is back.
