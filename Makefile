@@ -90,11 +90,8 @@ rules: ## the Prometheus rules, their promtool tests and a real Prometheus (part
 	@$(STEP) "rules" cargo test --workspace --quiet --test rules
 
 bench-flow: ## flow control: queue, gate and gRPC, beside EPP's queue where Go is there
-	@cargo build --quiet --release --package tallyd --benches
 	@cargo bench --quiet --package tallyd --bench flow_queue
-	@if command -v go >/dev/null; then cd bench/flow-go && go run . && \
-	  go test -run '^$$' -bench 'PerformanceMatrix/L=000/S=001/P=001/F=000010/W=00010$$' -benchtime 2s \
-	    sigs.k8s.io/gateway-api-inference-extension/pkg/epp/flowcontrol/benchmark; \
+	@if command -v go >/dev/null; then cd bench/flow-go && go run .; \
 	else echo "not run: EPP's queue (Go is not installed)"; fi
 	@cargo bench --quiet --package tallyd --bench flow_grpc
 

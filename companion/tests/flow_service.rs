@@ -14,9 +14,9 @@ use tally_core::exposition::{Format, Writer};
 use tallyd::collect::Collect;
 use tokio::sync::watch;
 
-/// Polls until `holds`, for ten seconds.
+/// Polls until `holds`, for twenty seconds.
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + Duration::from_secs(20);
     while !holds() {
         assert!(Instant::now() < end, "never: {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
@@ -81,6 +81,24 @@ async fn a_caller_that_cancels_gives_up_its_place_at_once_and_counts_as_cancelle
     let end = Completed { request: 1, prompt_tokens: 0, output_tokens: 0 };
     reports.send(ReportRequest { reporter: 9, completed: vec![end], running: None }).await.unwrap();
     assert_eq!(client.ask(question(900)).await.unwrap().outcome(), Outcome::Dispatched);
+}
+
+/// A server may take many small frames on one connection for an attack, and close it with all its calls.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_of_ten_thousand_questions_on_one_connection_waits_and_does_not_cost_the_connection() {
+    let server = start(&config("{defaultRequestTTL: 0, saturationDetector: {maxConcurrency: 1}}")).await;
+    let client = Client::connect(server.address()).await;
+    client.ask(question(1)).await.unwrap();
+    let mut calls = tokio::task::JoinSet::new();
+    for number in 2..10_002 {
+        let client = client.clone();
+        calls.spawn(async move { client.ask(question(number)).await });
+    }
+    until("all wait", || {
+        assert!(calls.try_join_next().is_none(), "a call came back");
+        server.flow.gate().waiting() == 10_000
+    })
+    .await;
 }
 
 #[tokio::test]

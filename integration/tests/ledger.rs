@@ -39,7 +39,7 @@ fn turn(number: usize) -> (String, Behaviour, Leave, &'static str, Option<(u64, 
          {{\"prompt_tokens\":{input},\"completion_tokens\":{output}}}}}\n\ndata: [DONE]\n\n"
     );
     let stream =
-        Behaviour { content_type: "text/event-stream".to_owned(), body: Some(events), pieces_of: 37, ..base.clone() };
+        Behaviour { content_type: "text/event-stream".to_owned(), body: Some(events), pieces_of: 37, ..base };
     let tokens = Some((input, output));
     match number % 20 {
         0 => (model, Behaviour { status: 500, bytes: 10, ..base }, Leave::Never, "upstream_error", None),
