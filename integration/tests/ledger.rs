@@ -38,8 +38,7 @@ fn turn(number: usize) -> (String, Behaviour, Leave, &'static str, Option<(u64, 
         "data: {{\"choices\":[{{\"delta\":{{\"content\":\"a\"}}}}]}}\n\ndata: {{\"choices\":[],\"usage\":\
          {{\"prompt_tokens\":{input},\"completion_tokens\":{output}}}}}\n\ndata: [DONE]\n\n"
     );
-    let stream =
-        Behaviour { content_type: "text/event-stream".to_owned(), body: Some(events), pieces_of: 37, ..base };
+    let stream = Behaviour { content_type: "text/event-stream".to_owned(), body: Some(events), pieces_of: 37, ..base };
     let tokens = Some((input, output));
     match number % 20 {
         0 => (model, Behaviour { status: 500, bytes: 10, ..base }, Leave::Never, "upstream_error", None),
