@@ -154,13 +154,14 @@ impl Response {
     pub fn wants_bytes(&self) -> bool {
         let readable = match &self.encoding {
             Encoding::Identity => true,
-            Encoding::Gzip(inflater) => inflater.state() == inflate::State::Ok,
+            Encoding::Gzip(inflater) => matches!(inflater.state(), inflate::State::Ok | inflate::State::Complete),
             Encoding::Unsupported => false,
         };
         readable
             && match &self.reader {
                 Reader::Opaque => false,
-                Reader::Json(scanner) => matches!(scanner.state(), State::Empty | State::Open),
+                // What follows a whole value decides whether it was JSON, so it is looked at too, wherever the pieces end.
+                Reader::Json(scanner) => scanner.state() != State::Broken,
                 Reader::Events(_) => true,
             }
     }

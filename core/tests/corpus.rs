@@ -93,6 +93,18 @@ fn a_byte_at_a_time_changes_nothing() {
     }
 }
 
+/// Found by `no_bytes_break_it`: a body that closes early, and goes on.
+#[test]
+fn what_follows_a_whole_body_counts_wherever_it_is_cut() {
+    let recorded = recorded().iter().find(|recorded| recorded.name == "vllm-responses-nonstream").unwrap();
+    let answer: &[u8] = b"{\"model\":\"m\"} and more";
+    let whole = essence(&recorded.measure(&[&recorded.request], &[answer]));
+    for at in 0..=answer.len() {
+        let (one, two) = answer.split_at(at);
+        assert_eq!(essence(&recorded.measure(&[&recorded.request], &[one, two])), whole, "cut at {at}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
