@@ -17,6 +17,9 @@ use tally_integration::tools::poll;
 /// A debug build takes seconds to name functions, more on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Pages read before a profile is asked for.
+const READS: usize = 20;
+
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
@@ -27,11 +30,13 @@ fn busy() -> Companion {
     for model in 0..20_000 {
         page.push_str(&format!("inference_objective_request_total{{model_name=\"a-model-with-a-name-{model}\",target_model_name=\"the-target-of-it-{model}\"}} 1\n"));
     }
-    let (_, port) = Admin::tcp(Says::Page(page)).unwrap();
+    let (admin, port) = Admin::tcp(Says::Page(page)).unwrap();
     let companion =
         Companion::start(&format!("envoy: [{{url: '127.0.0.1:{port}', interval: 200ms, timeout: 30s}}]\n"), &[])
             .unwrap();
     within(PATIENCE, || companion.page(), &[at_least("inference_objective_request_total", &[], 20_000.0)]).unwrap();
+    // Starting takes memory too, and profiles are samples: the reading is on top once it has gone on for a while.
+    poll(PATIENCE, || (admin.asked().len() >= READS).then_some(())).unwrap();
     companion
 }
 
