@@ -39,7 +39,7 @@ dist/tally.wasm: $(FILTER_SOURCES)
 	@$(STEP) "build the filter" scripts/build-wasm.sh
 
 demo: setup-demo dist/tally.wasm ## real Envoy, real filter, recorded model servers; KEEP=1 keeps it; MODEL_SERVER=llama or a URL
-	@$(STEP) "build the demo" cargo build --quiet --package tally-integration --package tallyd --bins
+	@$(STEP) "build the demo" cargo build --package tally-integration --package tallyd --bins
 	@scripts/demo.sh
 
 test: setup ## everything: format, lints, unit, property and wasm tests, real Envoy, real Prometheus
@@ -48,7 +48,7 @@ test: setup ## everything: format, lints, unit, property and wasm tests, real En
 
 lint: ## formatting and clippy, nothing let through
 	@$(STEP) "format" cargo fmt --all --check
-	@$(STEP) "clippy" cargo clippy --workspace --all-targets --quiet -- --deny warnings
+	@$(STEP) "clippy" cargo clippy --workspace --all-targets -- --deny warnings
 
 fmt: ## format the Rust code
 	@cargo fmt --all
@@ -58,7 +58,7 @@ deny: ## licences, sources and duplicate versions, if cargo-deny is installed
 	else echo "not run: cargo deny (install it with: cargo install cargo-deny)"; fi
 
 test-native: ## unit, property and fake-Envoy tests on this machine
-	@$(STEP) "build the tests" cargo test --workspace --quiet --no-run
+	@$(STEP) "build the tests" cargo test --workspace --no-run
 	@$(STEP) "unit and property tests" cargo test --workspace --exclude tally-integration
 
 test-wasm: ## the readers and the recorded exchanges on wasm32, in Node

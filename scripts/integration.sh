@@ -9,7 +9,7 @@ export ENVOY TALLY_WASM=$ROOT/dist/tally.wasm TALLYD=$ROOT/target/debug/tallyd
 export RUST_LIB_BACKTRACE=${RUST_LIB_BACKTRACE:-0}   # a failed expectation says what differs; the stack adds nothing
 
 # The whole workspace is selected, so that dependencies keep the features (and the builds) of the other test steps.
-cargo build --workspace --quiet --bins
+cargo build --workspace --bins
 targets=()
 for file in integration/tests/*.rs; do
     targets+=(--test "$(basename "$file" .rs)")

@@ -10,6 +10,6 @@ TALLY_VLLM_MODELS=$(tail -n 1 <<<"$found")
 export TALLY_VLLM_PYTHON TALLY_VLLM_MODELS TALLYD=$ROOT/target/debug/tallyd
 export RUST_LIB_BACKTRACE=${RUST_LIB_BACKTRACE:-0}
 
-cargo build --workspace --quiet --bins
+cargo build --workspace --bins
 say "vLLM: $TALLY_VLLM_PYTHON; it is started twice, a minute each on two cores"
 exec cargo test --workspace --test lora -- --ignored --exact adapters_follow_the_file_through_the_life_of_a_real_vllm

@@ -114,7 +114,8 @@ impl Envoy {
             .arg(&config)
             .arg("--admin-address-path")
             .arg(&address)
-            .args(["--use-dynamic-base-id", "--log-level", "warning", "--concurrency", &options.workers.to_string()])
+            // Without hot restart Envoy wants no shared memory: /dev/shm is read-only or absent in some containers.
+            .args(["--disable-hot-restart", "--log-level", "warning", "--concurrency", &options.workers.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
