@@ -76,6 +76,9 @@ integration: dist/tally.wasm ## the real filter in the real Envoy, read by the r
 test-vllm: ## tallyd lora-syncer against a real vLLM, where one is installed; INSTALL=1 installs it (3.3 GB)
 	@$(STEP) "real vLLM" scripts/vllm-test.sh $(if $(INSTALL),install)
 
+test-live: ## tallyd's pool over a real llama.cpp and, where one is installed, a real vLLM, under load; INSTALL=1 installs vLLM
+	@$(STEP) "real model servers" scripts/test-live.sh $(if $(INSTALL),install)
+
 docs: ## docs/METRICS.md, README and the dashboard are in step with the catalog (UPDATE=1 writes them)
 	@$(STEP) "docs" cargo test --workspace --quiet --test docs
 	@$(STEP) "dashboard" cargo test --workspace --quiet --test dashboards the_dashboard_file

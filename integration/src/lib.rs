@@ -15,6 +15,7 @@ pub mod expect;
 pub mod growing;
 pub mod kube;
 pub mod ledger;
+pub mod llama;
 pub mod lora;
 pub mod manifests;
 pub mod model_server;

@@ -7,20 +7,16 @@ mod table;
 
 use std::io::{IsTerminal, Write};
 use std::net::TcpListener;
-use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
-use crate::client::Request;
 use crate::companion::Companion;
 use crate::envoy::{Envoy, Options};
+use crate::llama::Llama;
 use crate::model_server::ModelServer;
-use crate::tools::{self, Process, poll};
+use crate::tools::Process;
 
-/// Loading a model from disk.
-const LLAMA_START: Duration = Duration::from_secs(120);
 /// The filter writes its counts to Envoy's stats on a tick.
 const LAST_TICK: Duration = Duration::from_secs(2);
 
@@ -29,13 +25,8 @@ const LAST_TICK: Duration = Duration::from_secs(2);
 pub enum Upstream {
     /// The recorded exchanges, in their own time.
     Recorded,
-    /// llama.cpp's server with this program and model.
-    Llama {
-        /// The program.
-        server: PathBuf,
-        /// The GGUF file.
-        model: PathBuf,
-    },
+    /// A real llama.cpp.
+    Llama(Llama),
     /// A server that is there already.
     At {
         /// Its host.
@@ -62,10 +53,7 @@ impl Upstream {
         let named = std::env::var("MODEL_SERVER").unwrap_or_default();
         match named.as_str() {
             "" | "recorded" => Ok(Self::Recorded),
-            "llama" => {
-                let path = |name: &str| std::env::var_os(name).map(PathBuf::from).context(format!("{name} is not set"));
-                Ok(Self::Llama { server: path("LLAMA_SERVER")?, model: path("LLAMA_MODEL")? })
-            }
+            "llama" => Ok(Self::Llama(Llama::from_environment()?)),
             url => {
                 let place = url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/');
                 let (host, port) = place.rsplit_once(':').unwrap_or((place, "80"));
@@ -85,24 +73,9 @@ impl Upstream {
                 println!("model server  recorded vLLM and llama.cpp exchanges, on 127.0.0.1:{port}");
                 Ok(Behind { host, port, recorded: true, _process: None })
             }
-            Self::Llama { server, model } => {
-                let port = tools::free_port()?;
-                println!("model server  llama.cpp with {}, on 127.0.0.1:{port}", model.display());
-                let mut command = tools::child(server);
-                command.arg("--model").arg(model).args(["--alias", "gemma-3-270m", "--host", "127.0.0.1"]);
-                command.args(["--port", &port.to_string(), "--parallel", "4", "--ctx-size", "4096", "--metrics"]);
-                command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-                let mut process = Process(command.spawn().context("starting llama-server")?);
-                let healthy = poll(LLAMA_START, || {
-                    if process.ended() {
-                        return Some(false);
-                    }
-                    let answer = Request::bare("GET", "/health").header("connection", "close").send(port).ok()?;
-                    (answer.status == 200).then_some(true)
-                });
-                if healthy != Some(true) {
-                    bail!("llama-server did not become healthy");
-                }
+            Self::Llama(llama) => {
+                let (process, port) = llama.start()?;
+                println!("model server  llama.cpp with {}, on 127.0.0.1:{port}", llama.model.display());
                 Ok(Behind { host, port, recorded: false, _process: Some(process) })
             }
             Self::At { host, port } => {
