@@ -56,6 +56,9 @@ fn main() -> Result<()> {
         Command::Config(ConfigCommand::Check { file }) => {
             let args = ServeArgs { config: Some(file), ..ServeArgs::default() };
             let config = Config::load(&args).map_err(|problem| anyhow!(problem))?;
+            for doubt in config.doubts() {
+                println!("warning: {doubt}");
+            }
             println!("ok: {}", config.summary());
             Ok(())
         }
@@ -69,6 +72,9 @@ fn main() -> Result<()> {
         Command::Serve(args) => {
             let config = Config::load(&args).map_err(|problem| anyhow!(problem))?;
             log(&config.logging);
+            for doubt in config.doubts() {
+                tracing::warn!("{doubt}");
+            }
             run(|shutdown| tallyd::serve::run(config, shutdown))
         }
     }

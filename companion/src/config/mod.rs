@@ -4,6 +4,7 @@
 //! and what was expected. Flags win over the file, the file over the defaults. It never opens a socket.
 
 mod args;
+mod doubts;
 pub(crate) mod duration;
 mod file;
 mod sections;

@@ -40,7 +40,8 @@ impl Parts {
         for (index, pool) in sections.pools.into_iter().enumerate() {
             pools.push(pool.plan().map_err(|problem| placed(text, &format!("pools[{index}].{problem}")))?);
         }
-        let flow = sections.flow_control.map(FlowConfig::plan).transpose();
+        let has_pool = !pools.is_empty();
+        let flow = sections.flow_control.map(|flow| flow.plan()?.with_pool(has_pool)).transpose();
         Ok(Self { pools, flow: flow.map_err(|problem| placed(text, &format!("flow_control.{problem}")))? })
     }
 }

@@ -150,12 +150,34 @@ fn pools_and_flow_control_are_read_and_epps_flags_are_of_the_only_pool() {
 }
 
 #[test]
+fn a_doubtful_configuration_is_taken_with_a_sentence_for_each_doubt() {
+    let pool = |interval: &str| {
+        format!("- {{name: p, refresh_metrics_interval: {interval}, discovery: {{static: ['127.0.0.1:8000']}}}}\n")
+    };
+    let doubts = |text: &str| build(ServeArgs::default(), text).unwrap().doubts();
+    assert_eq!(doubts(&format!("pools:\n{}flow_control: {{}}\n", pool("50ms"))), Vec::<String>::new());
+    let slow = doubts(&format!("pools:\n{}flow_control: {{}}\n", pool("200ms")));
+    assert!(slow.len() == 1 && slow[0].starts_with("flow_control.saturationDetector.metricsStalenessThreshold: 200ms"));
+    assert_eq!(doubts(&format!("pools:\n{}", pool("200ms"))), Vec::<String>::new());
+    let stale = doubts(&format!("pools:\n{}", pool("2s")));
+    assert!(stale.len() == 1 && stale[0].starts_with("pools[0].refresh_metrics_interval: 2s"), "{stale:?}");
+    let two = doubts(&format!("pools:\n{}{}flow_control: {{}}\n", pool("50ms"), pool("50ms")));
+    assert!(two.len() == 1 && two[0].contains("the first, p;"), "{two:?}");
+    let open = doubts("listen: {address: '0.0.0.0:9090'}\nauth: {mode: none, insecure_no_auth: true}\n");
+    assert!(open.len() == 1 && open[0].starts_with("auth.insecure_no_auth: anybody who reaches 0.0.0.0:9090"));
+}
+
+#[test]
 fn a_mistake_in_a_parts_own_section_is_named_with_its_key() {
     for (text, sentence) in [
         ("pools:\n- {name: p, discovery: {static: []}, engine: gpt}\n", "line 2: pools[0].engine: expected "),
         ("pools:\n- {name: p, discovery: {static: []}, port: 1}\n", "line 2, column "),
         ("flow_control:\n  maxFlows: 0\n", "line 2: flow_control.maxFlows: expected at least 1"),
         ("flow_control:\n  maxFlow: 1\n", "line 2, column "),
+        (
+            "flow_control:\n  saturationDetector: {detectors: [utilization-detector]}\n",
+            "line 2: flow_control.saturationDetector.detectors: utilization-detector needs a pool",
+        ),
     ] {
         assert!(problem(text).starts_with(sentence), "{}", problem(text));
     }

@@ -364,7 +364,7 @@ impl FlowPlan {
     ///
     /// # Errors
     /// When utilization is asked for and nothing is scraped: every request would wait for ever.
-    pub(super) fn with_pool(mut self, scraped: bool) -> Result<Self, FlowConfigError> {
+    pub(crate) fn with_pool(mut self, scraped: bool) -> Result<Self, FlowConfigError> {
         let saturation = &mut self.controller.saturation;
         if self.detectors_unset {
             (saturation.utilization, saturation.concurrency) = (scraped, !scraped);

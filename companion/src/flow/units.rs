@@ -6,6 +6,8 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
+use crate::config::duration;
+
 /// A duration in Go's spelling.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Nanos(pub u64);
@@ -22,17 +24,8 @@ impl Nanos {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        if text == "0" {
-            return Some(Self(0));
-        }
-        let (mut rest, mut sum) = (text, 0.0);
-        while !rest.is_empty() {
-            let (number, after) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit() && c != '.')?);
-            let (unit, next) = after.split_at(after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len()));
-            sum += number.parse::<f64>().ok()? * nanos_of(unit)?;
-            rest = next;
-        }
-        (!text.is_empty() && sum <= MAX_NANOS).then_some(Self(sum as u64))
+        let nanos = u64::try_from(duration::parse(text)?.as_nanos()).ok()?;
+        (nanos <= MAX_NANOS).then_some(Self(nanos))
     }
 }
 
@@ -51,18 +44,6 @@ impl Bytes {
         };
         number.parse::<u64>().ok()?.checked_mul(unit).map(Self)
     }
-}
-
-fn nanos_of(unit: &str) -> Option<f64> {
-    Some(match unit {
-        "ns" => 1.0,
-        "us" | "µs" => 1e3,
-        "ms" => 1e6,
-        "s" => 1e9,
-        "m" => 60e9,
-        "h" => 3600e9,
-        _ => return None,
-    })
 }
 
 impl<'de> Deserialize<'de> for Nanos {
@@ -108,7 +89,7 @@ impl<T> Visitor<'_> for Text<T> {
 }
 
 /// A hundred years.
-const MAX_NANOS: f64 = 3.2e18;
+const MAX_NANOS: u64 = 3_200_000_000_000_000_000;
 
 #[cfg(test)]
 mod tests {

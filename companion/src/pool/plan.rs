@@ -92,6 +92,18 @@ impl PoolPlan {
         &self.name
     }
 
+    /// From one scrape of an endpoint to the next.
+    #[must_use]
+    pub const fn interval(&self) -> Duration {
+        self.interval
+    }
+
+    /// An older sample counts for nothing.
+    #[must_use]
+    pub const fn staleness(&self) -> Duration {
+        self.staleness
+    }
+
     /// How to scrape; reads the CA file.
     pub(super) fn scrape(&self) -> Result<ScrapePlan, TlsError> {
         Ok(ScrapePlan {
