@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use tally_integration::client::Request;
+use tally_integration::client::{Leave, Request};
 use tally_integration::companion::Companion;
 use tally_integration::llama::{self, Llama};
 use tally_integration::lora::{ModelServer, Vllm};
@@ -47,6 +47,7 @@ fn rises_and_falls(tallyd: &Companion, server: u16, model: &str, has_cache: bool
             let body = json!({ "model": model, "prompt": format!("Request {number}: tell a long story"),
                 "max_tokens": TOKENS, "temperature": 0, "ignore_eos": true });
             let request = Request::post("/v1/completions", body.to_string()).header("connection", "close");
+            let request = request.leaving(Leave::After(SOON));
             thread::spawn(move || request.send(server).map(|answer| answer.status))
         })
         .collect();
