@@ -157,6 +157,8 @@ fn exactly_the_usage_event_is_taken_out_at_any_split_and_line_end() {
         ("data\n\ndata: {\"error\":{\"usage\":{}}}\n\n", format!("data: {usage}\n\n"), &format!("data: {usage}x\n\n")),
         ("", format!("data: {usage}\n\n"), ""),
         ("data: {\"choices\":[{}],\"usage\":{}}\n\n", format!("data: {usage}"), ""),
+        // Found by the property below: an object without keys is no list.
+        ("data: {\"choices\":{},\"usage\":{}}\n\n", format!("data: {usage}\n\n"), ""),
     ] {
         let text = [before, &event, after].concat();
         let expected = [before, after].concat();

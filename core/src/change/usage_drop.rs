@@ -87,6 +87,8 @@ impl Event {
         while let Some(edge) = self.spans.next(&mut data) {
             match edge {
                 Edge::Begin { node: Node::Choice, .. } => self.let_go(pass),
+                // An object without keys is no list without choices.
+                Edge::Begin { node: Node::Choices, first } if first != b'[' => self.let_go(pass),
                 Edge::End { node: Node::Choices, is_empty } => self.has_no_choices = is_empty,
                 Edge::Begin { node: Node::Usage, first: b'{' } => self.has_usage = true,
                 _ => {}
