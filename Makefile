@@ -67,6 +67,9 @@ test-wasm: ## the readers and the recorded exchanges on wasm32, in Node
 fuzz: ## fuzz the readers against slow, obvious ones; SECONDS_EACH=60 per target
 	@scripts/fuzz.sh $(or $(SECONDS_EACH),60)
 
+bench: dist/tally.wasm ## Envoy with Tally beside no filter, an empty one, a naive one, Lua and ext_proc: writes docs/BENCHMARKS.md
+	@scripts/bench.sh
+
 bench-readers: ## the readers against memchr and serde_json on the same bytes, on wasm32 and natively: ratios
 	@scripts/bench-readers.sh
 
