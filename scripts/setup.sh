@@ -61,6 +61,7 @@ if [ "$level" = test ]; then
     node=$("$ROOT/scripts/node.sh" fetch)
     say "Node: $node"
     need curl curl
+    need pkill procps    # with it comes the program `kill`, which the tests run
     need openssl openssl
     wasm_bindgen_runner
     "$ROOT/scripts/kube.sh" >/dev/null 2>&1 && say "kube-apiserver and etcd found" \
