@@ -8,5 +8,5 @@ if command -v go >/dev/null; then
     export TALLY_BENCH_EXPFMT=$PWD/target/expfmt
 fi
 # A thousand connections, in each of two processes.
-ulimit -n 4096
+all_files
 cargo bench --quiet --package tallyd --bench scrape

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Real Envoys side by side: no filter, an empty one, Tally, and other ways of measuring. Writes docs/BENCHMARKS.md.
-# env: ROUNDS (5), MILLIS_EACH (1500), SHAPES (names with commas: then nothing is written). About twelve minutes.
+# env: ROUNDS (5), MILLIS_EACH (1500), SHAPES (names with commas: then nothing is written).
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 cd "$ROOT"
@@ -16,5 +16,5 @@ for filter in empty naive; do
     cp "target/wasm/wasm32-unknown-unknown/release/bench_$filter.wasm" "$BENCH_FILTERS/$filter.wasm"
 done
 cargo build --release --package tally-bench
-ulimit -n 8192
+all_files
 exec taskset -c 1 target/release/tally-bench

@@ -6,10 +6,7 @@ cd "$ROOT"
 ENVOY=$(scripts/envoy.sh)
 export ENVOY TALLY_WASM=$ROOT/dist/tally.wasm TALLYD=$ROOT/target/debug/tallyd
 if [ "${MODEL_SERVER:-}" = llama ]; then
-    paths=$(scripts/llama.sh)
-    LLAMA_SERVER=$(echo "$paths" | sed -n 1p)
-    LLAMA_MODEL=$(echo "$paths" | sed -n 2p)
-    export LLAMA_SERVER LLAMA_MODEL
+    use_llama
 fi
 # Whatever ends this script ends the demo, its processes (they follow it by themselves) and its temporary files.
 TMPDIR=$(mktemp -d)

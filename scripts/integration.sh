@@ -8,8 +8,7 @@ ENVOY=$(scripts/envoy.sh)
 export ENVOY TALLY_WASM=$ROOT/dist/tally.wasm TALLYD=$ROOT/target/debug/tallyd
 export RUST_LIB_BACKTRACE=${RUST_LIB_BACKTRACE:-0}   # a failed expectation says what differs; the stack adds nothing
 
-# Thousands of clients at once: the usual soft limit of 1024 files is too low, the hard one is not.
-ulimit -n "$(ulimit -Hn)"
+all_files
 
 # The whole workspace is selected, so that dependencies keep the features (and the builds) of the other test steps.
 cargo build --workspace --bins

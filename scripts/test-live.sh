@@ -6,14 +6,8 @@ set -euo pipefail
 cd "$ROOT"
 export TALLYD=$ROOT/target/debug/tallyd RUST_LIB_BACKTRACE=${RUST_LIB_BACKTRACE:-0}
 tests=(the_pool_of_a_real_llama_cpp_fills_under_load_and_empties_after_it)
-found=$(scripts/llama.sh)
-LLAMA_SERVER=$(head -n 1 <<<"$found")
-LLAMA_MODEL=$(tail -n 1 <<<"$found")
-export LLAMA_SERVER LLAMA_MODEL
-if found=$(scripts/vllm.sh "$@"); then
-    TALLY_VLLM_PYTHON=$(head -n 1 <<<"$found")
-    TALLY_VLLM_MODELS=$(tail -n 1 <<<"$found")
-    export TALLY_VLLM_PYTHON TALLY_VLLM_MODELS
+use_llama
+if use_vllm "$@"; then
     tests+=(the_pool_of_a_real_vllm_fills_under_load_and_empties_after_it)
 else
     say "not run: the pool of a real vLLM"

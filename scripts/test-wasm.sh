@@ -4,7 +4,8 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 cd "$ROOT"
 export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER=$TOOLS/bin/wasm-bindgen-test-runner
-PATH=$(dirname "$(scripts/node.sh)"):$PATH
+node=$(scripts/node.sh)
+PATH=$(dirname "$node"):$PATH
 export RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+simd128"
 [ -f core/tests/wasm.rs ] || { echo "not run: core/tests/wasm.rs is missing"; exit; }
 exec scripts/cargo-wasm.sh test --package tally-core --test wasm

@@ -4,10 +4,8 @@
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 cd "$ROOT"
-found=$(scripts/vllm.sh "$@")
-TALLY_VLLM_PYTHON=$(head -n 1 <<<"$found")
-TALLY_VLLM_MODELS=$(tail -n 1 <<<"$found")
-export TALLY_VLLM_PYTHON TALLY_VLLM_MODELS TALLYD=$ROOT/target/debug/tallyd
+use_vllm "$@"
+export TALLYD=$ROOT/target/debug/tallyd
 export RUST_LIB_BACKTRACE=${RUST_LIB_BACKTRACE:-0}
 
 cargo build --workspace --bins

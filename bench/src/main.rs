@@ -63,7 +63,7 @@ async fn bench() -> Result<()> {
     let began = Instant::now();
     let mut envoys = Vec::new();
     for variant in &variants {
-        envoys.push(Envoy::start(variant, upstream, port, measure::ENVOY_CORE, 1).await?);
+        envoys.push(Envoy::start(variant, upstream, port, measure::ENVOY_CORE, 1)?);
     }
     for round in 0..rounds {
         for (at, shape) in shapes.iter().enumerate().filter(|(_, shape)| chosen(shape)) {
@@ -83,7 +83,7 @@ async fn bench() -> Result<()> {
         }
     }
     for envoy in &envoys {
-        run.requests_kb.push(envoy.process.resident_kb()? as f64);
+        run.requests_kb.push(envoy.process.resident_kb()?);
     }
     drop(envoys);
     if only.is_empty() {
@@ -91,7 +91,7 @@ async fn bench() -> Result<()> {
         let upload = shapes.iter().find(|shape| shape.name == "json-1m").context("no uploads")?;
         for round in 0..STARTS {
             for (number, variant) in variants.iter().enumerate() {
-                run.starts.entry(number).or_default().push(measure::start(variant, upstream, port).await?);
+                run.starts.entry(number).or_default().push(measure::start(variant, upstream, port)?);
                 let memory = measure::memory(variant, upstream, port, streams, upload).await;
                 run.memories.entry(number).or_default().push(memory.with_context(|| variant.name)?);
             }

@@ -75,12 +75,12 @@ pub(crate) struct Start {
 ///
 /// # Errors
 /// If it does not start.
-pub(crate) async fn start(variant: &Variant, upstream: u16, ext_proc: u16) -> Result<Start> {
-    let one = Envoy::start(variant, upstream, ext_proc, ENVOY_CORE, 1).await?;
-    let (millis, resident_kb) = (one.start.as_secs_f64() * 1e3, one.process.resident_kb()? as f64);
+pub(crate) fn start(variant: &Variant, upstream: u16, ext_proc: u16) -> Result<Start> {
+    let one = Envoy::start(variant, upstream, ext_proc, ENVOY_CORE, 1)?;
+    let (millis, resident_kb) = (one.start.as_secs_f64() * 1e3, one.process.resident_kb()?);
     drop(one);
-    let five = Envoy::start(variant, upstream, ext_proc, ENVOY_CORE, 5).await?;
-    Ok(Start { millis, resident_kb, five_workers_kb: five.process.resident_kb()? as f64 })
+    let five = Envoy::start(variant, upstream, ext_proc, ENVOY_CORE, 5)?;
+    Ok(Start { millis, resident_kb, five_workers_kb: five.process.resident_kb()? })
 }
 
 /// Kilobytes that open requests cost a fresh Envoy, one of each kind.
@@ -103,7 +103,7 @@ pub(crate) async fn memory(
     streams: &Shape,
     upload: &Shape,
 ) -> Result<Memory> {
-    let envoy = Envoy::start(variant, upstream, ext_proc, ENVOY_CORE, 1).await?;
+    let envoy = Envoy::start(variant, upstream, ext_proc, ENVOY_CORE, 1)?;
     load::send(envoy.port, streams, WARM_UP).await?;
     let before = envoy.process.resident_kb()?;
     let mut clients = Vec::new();
@@ -120,10 +120,10 @@ pub(crate) async fn memory(
     for client in clients {
         client.await??;
     }
-    let stream_kb = (most - before) as f64 / STREAMS as f64;
+    let stream_kb = (most - before) / STREAMS as f64;
     drop(envoy);
 
-    let envoy = Envoy::start(variant, upstream, ext_proc, ENVOY_CORE, 1).await?;
+    let envoy = Envoy::start(variant, upstream, ext_proc, ENVOY_CORE, 1)?;
     load::send(envoy.port, streams, WARM_UP).await?;
     let before = envoy.process.resident_kb()?;
     let half = upload.request.len() / 2;
@@ -134,6 +134,6 @@ pub(crate) async fn memory(
         open.push(stream);
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let upload_kb = envoy.process.resident_kb()?.saturating_sub(before) as f64 / UPLOADS as f64;
+    let upload_kb = (envoy.process.resident_kb()? - before) / UPLOADS as f64;
     Ok(Memory { stream_kb, upload_kb })
 }

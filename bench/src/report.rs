@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::measure::{Cell, Memory, STREAMS, Start, UPLOADS};
 use crate::shapes::Shape;
@@ -51,9 +51,7 @@ impl Run {
 
     /// Microseconds added to a request, with the external server's.
     fn added(&self, shape: usize, variant: usize) -> Option<Spread> {
-        self.paired(shape, variant, |cell, without| {
-            cell.envoy - without.envoy + if variant == 5 { cell.server } else { 0.0 }
-        })
+        self.paired(shape, variant, |cell, without| cell.envoy + cell.server - without.envoy - without.server)
     }
 }
 
@@ -79,9 +77,9 @@ pub(crate) fn page(run: &Run, variants: &[Variant], shapes: &[Shape]) -> Result<
     if !run.starts.is_empty() {
         starts(&mut out, run, variants)?;
     }
-    targets(&mut out, run, shapes)?;
+    targets(&mut out, run, variants, shapes)?;
     out.push_str(
-        "\n## Not measured here\n\n- The real endpoint picker, Higress' and other products' filters: **ext_proc** is the lower bound of any processor, since its\n  \
+        "\n## Not measured here\n\n- The real endpoint picker, Higress' and other products' filters, a native module; how cost grows with models, streams and\n  workers: **ext_proc** is the lower bound of any processor, since its\n  \
          server does nothing.\n- Instructions and cache misses: the machine may be virtual. Neighbours move absolute times; ratios of one run are what to\n  trust, \
          and small differences of them are not.\n",
     );
@@ -163,11 +161,9 @@ fn further(start: &Start) -> f64 {
     (start.five_workers_kb - start.resident_kb) / 4.0
 }
 
-fn targets(out: &mut String, run: &Run, shapes: &[Shape]) -> Result<()> {
-    const EMPTY: usize = 1;
-    const TALLY: usize = 2;
-    const NAIVE: usize = 3;
-    const EXT_PROC: usize = 5;
+fn targets(out: &mut String, run: &Run, variants: &[Variant], shapes: &[Shape]) -> Result<()> {
+    let number = |name: &str| variants.iter().position(|variant| variant.name == name).context("no such variant");
+    let (empty, tally) = (number("empty")?, number("tally")?);
     let at =
         |name: &str| shapes.iter().position(|shape| shape.name == name).filter(|at| run.cells.contains_key(&(*at, 0)));
     out.push_str("\n## Goals\n\n| goal | measured | |\n|---|---|---|\n");
@@ -176,7 +172,7 @@ fn targets(out: &mut String, run: &Run, shapes: &[Shape]) -> Result<()> {
     };
     for (name, goal) in [("json-1k", 1.30), ("json-32k", 1.40), ("json-1m", 1.60)] {
         let Some(shape) = at(name) else { continue };
-        if let Some(Spread(ratio, ..)) = run.ratio(shape, TALLY) {
+        if let Some(Spread(ratio, ..)) = run.ratio(shape, tally) {
             row(format!("CPU ratio, {name}, at most {goal:.2}"), ratio, ratio <= goal)?;
         }
     }
@@ -184,22 +180,22 @@ fn targets(out: &mut String, run: &Run, shapes: &[Shape]) -> Result<()> {
         let Some((shape, events)) = at(name).and_then(|at| Some((at, f64::from(shapes.get(at)?.events)))) else {
             continue;
         };
-        if let Some(Spread(added, ..)) = run.added(shape, TALLY) {
+        if let Some(Spread(added, ..)) = run.added(shape, tally) {
             row(format!("added us an event, {name}, at most {goal}"), added / events, added / events <= goal)?;
         }
     }
-    for (name, other, times) in [("ext_proc and its server", EXT_PROC, 6.0), ("naive", NAIVE, 2.0)] {
+    for (name, other, times) in [("ext_proc and its server", "ext_proc", 6.0), ("naive", "naive", 2.0)] {
         for shape in ["json-1k", "json-32k", "json-1m", "answer-40k", "sse-paced", "sse-burst"] {
             let Some(shape_at) = at(shape) else { continue };
             if let (Some(Spread(ours, ..)), Some(Spread(theirs, ..))) =
-                (run.added(shape_at, TALLY), run.added(shape_at, other))
+                (run.added(shape_at, tally), run.added(shape_at, number(other)?))
             {
                 let ratio = theirs / ours.max(0.01);
                 row(format!("added CPU of {name} by ours, {shape}, at least {times}"), ratio, ratio >= times)?;
             }
         }
     }
-    if let (Some(ours), Some(empty)) = (run.starts.get(&TALLY), run.starts.get(&EMPTY)) {
+    if let (Some(ours), Some(empty)) = (run.starts.get(&tally), run.starts.get(&empty)) {
         let pairs = ours.iter().zip(empty).map(|(ours, empty)| ours.millis / empty.millis);
         let Spread(ratio, ..) = spread(pairs.collect());
         row("start, ratio to an empty filter's, at most 1.2".to_owned(), ratio, ratio <= 1.2)?;

@@ -162,11 +162,7 @@ impl Envoy {
     /// # Errors
     /// If the system does not say.
     pub fn resident_bytes(&self) -> Result<u64> {
-        // The process is `setpriv`, which has become Envoy by its exec.
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process.0.id()))?;
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
-        let kilobytes: u64 = line.split_whitespace().nth(1).context("no number")?.parse()?;
-        Ok(kilobytes * 1024)
+        self.process.resident_bytes()
     }
 
     /// What its admin says at `path`.

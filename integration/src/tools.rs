@@ -105,6 +105,18 @@ impl Process {
         matches!(self.0.try_wait(), Ok(Some(_)))
     }
 
+    /// Memory that it holds.
+    ///
+    /// # Errors
+    /// If the system does not say.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        // What `setpriv` or `taskset` were, the program has become by exec.
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
+        let kilobytes: u64 = line.split_whitespace().nth(1).context("no number")?.parse()?;
+        Ok(kilobytes * 1024)
+    }
+
     /// Asks it to end (SIGTERM) and waits; kills it if it does not.
     pub fn stop(&mut self, within: Duration) -> bool {
         let asked = Command::new("kill").arg(self.0.id().to_string()).status().is_ok_and(|status| status.success());

@@ -22,9 +22,10 @@ impl Config {
             }
         }
         self.doubt_flow_control(&mut doubts);
-        if self.auth == Auth::None && !self.listen.address.ip().is_loopback() && self.tls.is_none() {
+        let asks_for_certificates = self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+        if self.auth == Auth::None && !self.listen.address.ip().is_loopback() && !asks_for_certificates {
             doubts.push(format!(
-                "auth.insecure_no_auth: anybody who reaches {} reads model names, queues and profiles",
+                "auth.insecure_no_auth: anybody who reaches {} may read every page",
                 self.listen.address
             ));
         }

@@ -165,6 +165,10 @@ fn a_doubtful_configuration_is_taken_with_a_sentence_for_each_doubt() {
     assert!(two.len() == 1 && two[0].contains("the first, p;"), "{two:?}");
     let open = doubts("listen: {address: '0.0.0.0:9090'}\nauth: {mode: none, insecure_no_auth: true}\n");
     assert!(open.len() == 1 && open[0].starts_with("auth.insecure_no_auth: anybody who reaches 0.0.0.0:9090"));
+    let open =
+        "listen: {address: '0.0.0.0:9090'}\nauth: {mode: none, insecure_no_auth: true}\ntls: {certificate: /c, key: /k";
+    assert_eq!(doubts(&format!("{open}}}\n")).len(), 1);
+    assert_eq!(doubts(&format!("{open}, client_ca: /a}}\n")), Vec::<String>::new());
 }
 
 #[test]
