@@ -79,8 +79,8 @@ pub(crate) fn page(run: &Run, variants: &[Variant], shapes: &[Shape]) -> Result<
     }
     targets(&mut out, run, variants, shapes)?;
     out.push_str(
-        "\n## Not measured here\n\n- The real endpoint picker, Higress' and other products' filters, a native module; how cost grows with models, streams and\n  workers: **ext_proc** is the lower bound of any processor, since its\n  \
-         server does nothing.\n- Instructions and cache misses: the machine may be virtual. Neighbours move absolute times; ratios of one run are what to\n  trust, \
+        "\n## Not measured here\n\n- The real endpoint picker, Higress' and other products' filters, a native module. **ext_proc** is the lower bound of any\n  \
+         processor, since its server does nothing.\n- How the cost grows with models, streams, prompt length and workers.\n- Instructions and cache misses: the machine may be virtual. Neighbours move absolute times; ratios of one run are what to\n  trust, \
          and small differences of them are not.\n",
     );
     Ok(out)
@@ -218,13 +218,14 @@ pub(crate) fn picture(run: &Run, variants: &[Variant], shapes: &[Shape]) -> Stri
         y += ROW + 4;
         for (number, variant) in variants.iter().enumerate().filter(|(_, variant)| variant.name != NONE) {
             let Some(Spread(ratio, ..)) = run.ratio(at, number) else { continue };
-            let added = (ratio - 1.0).max(0.0);
-            let width = (added.min(most) / most * 480.0) as u32;
+            let added = ratio - 1.0;
+            // Below nothing is noise: no bar, and the figure says so.
+            let width = (added.clamp(0.0, most) / most * 480.0) as u32;
             let colour = COLOURS.get(number).copied().unwrap_or("#888");
             let beyond = if added > most { " (bar cut)" } else { "" };
             let _ = writeln!(
                 body,
-                r#"<text x="85" y="{0}" text-anchor="end">{1}</text><rect x="90" y="{2}" width="{width}" height="12" fill="{colour}"/><text x="{3}" y="{0}">+{4:.0} %{beyond}</text>"#,
+                r#"<text x="85" y="{0}" text-anchor="end">{1}</text><rect x="90" y="{2}" width="{width}" height="12" fill="{colour}"/><text x="{3}" y="{0}">{4:+.0} %{beyond}</text>"#,
                 y + 11,
                 variant.name,
                 y + 1,
