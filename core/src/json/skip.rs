@@ -89,7 +89,7 @@ impl Skip {
         loop {
             let end = quote(input);
             let Some((text, rest)) = input.split_at_checked(end.unwrap_or(input.len())) else { return false };
-            let odd = text.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1;
+            let odd = text.last() == Some(&b'\\') && is_escaping(text);
             *input = rest.get(1..).unwrap_or_default();
             if end.is_none() {
                 *escaped = odd;
@@ -110,6 +110,11 @@ fn take_to(at: Option<usize>, input: &mut &[u8]) -> Option<u8> {
     let found = at.and_then(|at| input.get(at..)).and_then(<[u8]>::split_first);
     *input = found.map_or(&[], |(_, rest)| rest);
     found.map(|(byte, _)| *byte)
+}
+
+/// Whether the byte behind this is escaped: the backslashes at its end are odd in number.
+fn is_escaping(text: &[u8]) -> bool {
+    text.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1
 }
 
 const fn is_scalar(byte: u8) -> bool {
