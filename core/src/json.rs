@@ -4,6 +4,7 @@
 //! It keeps no tree: what is not wanted is stepped over by byte search, at any depth in constant memory.
 //! It never allocates, but for a wanted string or key that has an escape or was cut ([`MAX_TEXT`] bytes at most).
 
+mod block;
 mod find;
 mod literal;
 mod number;
