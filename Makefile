@@ -76,6 +76,9 @@ instructions: ## the filter's instructions and host calls per request against th
 profile-filter: ## where the filter's instructions go, natively, with a picture; SHAPE=json-1k
 	@scripts/profile-filter.sh $(SHAPE)
 
+bench-instructions: dist/tally.wasm ## the same Envoys under valgrind: instructions a request, and what each call costs: writes docs/INSTRUCTIONS.md
+	@scripts/bench.sh instructions
+
 bench-readers: ## the readers against memchr and serde_json on the same bytes, on wasm32 and natively: ratios
 	@scripts/bench-readers.sh
 
