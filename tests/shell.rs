@@ -234,6 +234,50 @@ fn a_bad_configuration_is_refused_in_one_sentence() {
 }
 
 #[test]
+fn a_doubtful_configuration_is_taken_with_a_warning() {
+    let envoy = Envoy::start(r#"{"tenant_header":"authorization"}"#);
+    let log = envoy.log();
+    assert!(log.iter().any(|line| line.contains("tally: configuration key `tenant_header`: what stands")), "{log:?}");
+    let envoy = Envoy::start("{}");
+    assert_eq!(envoy.log().len(), log.len() - 1, "the usual one raises no doubt: {:?}", envoy.log());
+}
+
+#[test]
+fn tenants_are_written_as_keyed_hashes_if_told() {
+    let envoy = Envoy::start(
+        r#"{"tenant_header":"x-tenant","hash_tenant":true,"tenant_key":"000102030405060708090a0b0c0d0e0f"}"#,
+    );
+    let stream = envoy.stream();
+    // The name whose hash the reference implementation of SipHash prints for this key.
+    let name: Vec<u8> = (0..15).collect();
+    stream.request_head(&[(":method", b"POST"), (":path", CHAT.as_bytes()), ("x-tenant", &name)], false);
+    stream.request_body(ASK, true);
+    stream.response_head("200", "application/json", false);
+    stream.response_body(ANSWER, true);
+    stream.end();
+    envoy.settle();
+    let stat = "model_name=.=m;.;tenant=.=a129ca6149be45e5;.;inference_objective_tenant_output_tokens_total";
+    assert_eq!(envoy.stat(stat), 7);
+}
+
+#[test]
+fn a_vm_that_flushes_seldom_is_not_taken_for_failed() {
+    let mut envoy = Envoy::start(r#"{"flush_interval_ms":60000}"#);
+    let seldom = envoy.root();
+    let stream = envoy.stream();
+    ask(&stream);
+    envoy.tick_root_after(seldom, 60_000 * MS);
+    assert!(envoy.add_root("{}"));
+    for _ in 0..6 {
+        envoy.tick_after(10_000 * MS);
+        assert_eq!(envoy.stat(&running("m")), 1);
+    }
+    envoy.tick_after(10_000 * MS);
+    assert_eq!(envoy.stat(&running("m")), 0, "overdue by more than five seconds");
+    drop(stream);
+}
+
+#[test]
 fn the_worst_case_is_said_at_start_and_ten_thousand_models_stay_below_it() {
     let envoy = Envoy::start(r#"{"max_models":5}"#);
     let line = envoy.log().into_iter().find(|line| line.contains("at most")).unwrap();
@@ -290,7 +334,7 @@ fn what_a_failed_vm_left_in_the_gauges_is_taken_out_once() {
     slot.extend_from_slice(format!("3 {gauge}\n3 tally_filter_live_streams\n").as_bytes());
     envoy.leave_behind("tally.slot.0", slot, &[(&gauge, 3), ("tally_filter_live_streams", 3)]);
     envoy.tick_after(1_000 * MS);
-    assert_eq!(envoy.stat(&gauge), 3, "its heartbeat is young");
+    assert_eq!(envoy.stat(&gauge), 3, "its flush is not long overdue");
     envoy.tick_after(6_000 * MS);
     assert_eq!(envoy.stat(&gauge), 0);
     for _ in 0..3 {

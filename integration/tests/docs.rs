@@ -6,10 +6,11 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use tally_core::catalog::{self, Bound, Family, Kind, Origin, Source, Unit};
-use tally_core::config::ADMISSION_KEYS;
+use tally_core::config::{ADMISSION_KEYS, KEYS};
+use tally_integration::filter_config;
 use tally_integration::tools::root;
 
-const BEGIN: &str = "<!-- generated from core/src/catalog: make docs UPDATE=1 -->\n";
+const BEGIN: &str = "<!-- generated from core/src: make docs UPDATE=1 -->\n";
 const END: &str = "<!-- end of the generated part -->";
 
 fn kind(family: &Family) -> &'static str {
@@ -132,13 +133,21 @@ fn the_readme_lists_the_families_of_the_endpoint_picker() -> Result<()> {
 }
 
 #[test]
-fn docs_admission_lists_the_keys() -> Result<()> {
-    let mut text = String::from("\n| key | value | meaning |\n|---|---|---|\n");
-    for key in ADMISSION_KEYS {
-        let _ = writeln!(text, "| `{}` | {} | {} |", key.name, key.expected, key.meaning);
+fn docs_config_and_docs_admission_list_the_keys_of_the_filter() -> Result<()> {
+    in_step("docs/CONFIG.md", &format!("\n{}\n", filter_config::table(KEYS)))?;
+    in_step("docs/ADMISSION.md", &format!("\n{}\n", filter_config::table(ADMISSION_KEYS)))
+}
+
+#[test]
+fn the_schema_file_is_made_of_the_keys_of_the_filter() -> Result<()> {
+    let path = root().join("envoy/tally.schema.json");
+    let schema = filter_config::schema(filter_config::object(KEYS));
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&path, format!("{}\n", serde_json::to_string_pretty(&schema)?))?;
     }
-    text.push('\n');
-    in_step("docs/ADMISSION.md", &text)
+    let found: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path)?)?;
+    ensure!(found == schema, "envoy/tally.schema.json is not in step with core/src/config: run `make docs UPDATE=1`");
+    Ok(())
 }
 
 #[test]

@@ -5,9 +5,9 @@
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::{ConfigError, Key, header, read_keys, texts, whole};
+use super::{ConfigError, Key, Kind, read_keys};
 
 /// Whom to ask, how long to wait, and what to do without an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,56 +61,57 @@ const MAX_HEADERS: usize = 8;
 pub const KEYS: &[Key<Admission>] = &[
     Key {
         name: "cluster",
-        expected: "a cluster name of at most 120 ASCII characters",
-        meaning: "Envoy's cluster with the gRPC port of `tallyd serve`. Default: `tallyd`.",
-        read: |value, to| cluster(value).map(|name| to.cluster = name),
+        kind: Kind::Text(MAX_CLUSTER_NAME, |to| &mut to.cluster),
+        meaning: "Envoy's cluster with the gRPC port of `tallyd serve`.",
     },
     Key {
         name: "timeout_ms",
-        expected: "a whole number from 1 to 3600000",
+        kind: Kind::Whole(1, 3_600_000, |to| &mut to.timeout_ms),
         meaning: "Milliseconds a request may wait; the companion is told. If it has not decided one second later it is \
-                  taken for gone. Default: 60000.",
-        read: |value, to| whole(value, 1, 3_600_000).map(|n| to.timeout_ms = u32::try_from(n).unwrap_or(u32::MAX)),
+                  taken for gone.",
     },
     Key {
         name: "on_failure",
-        expected: "\"open\" or \"closed\"",
-        meaning: "What becomes of a request if the companion is gone, slow or answers nonsense: it passes, or gets 503. \
-                  Default: `open`.",
-        read: |value, to| on_failure(value).map(|choice| to.on_failure = choice),
+        kind: Kind::OnFailure(|to| &mut to.on_failure),
+        meaning: "What becomes of a request if the companion is gone, slow or answers nonsense: it passes, or gets 503.",
     },
     Key {
         name: "fairness_headers",
-        expected: "a list of at most 8 header names",
-        meaning: "Request headers with the fairness id; the first that is there counts. Default: \
-                  `x-gateway-inference-fairness-id`, `x-llm-d-inference-fairness-id`.",
-        read: |value, to| headers(value).map(|names| to.fairness_headers = names),
+        kind: Kind::Headers(MAX_HEADERS, |to| &mut to.fairness_headers),
+        meaning: "Request headers with the fairness id; the first that is there counts.",
     },
     Key {
         name: "objective_headers",
-        expected: "a list of at most 8 header names",
-        meaning: "Request headers with the name of an InferenceObjective; the first that is there counts. Default: \
-                  `x-gateway-inference-objective`, `x-llm-d-inference-objective`.",
-        read: |value, to| headers(value).map(|names| to.objective_headers = names),
+        kind: Kind::Headers(MAX_HEADERS, |to| &mut to.objective_headers),
+        meaning: "Request headers with the name of an InferenceObjective; the first that is there counts.",
     },
     Key {
         name: "objectives",
-        expected: "an object from objective names to priorities from -1000000 to 1000000",
-        meaning: "Priorities of objectives; names that are not here are left to the companion. Default: none.",
-        read: |value, to| objectives(value).map(|found| to.objectives = found),
+        kind: Kind::Priorities(1_000_000, |to| &mut to.objectives),
+        meaning: "Priorities of objectives; names that are not here are left to the companion.",
     },
 ];
 
+impl OnFailure {
+    /// The choice of this name.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Self> {
+        match name {
+            "open" => Some(Self::Open),
+            "closed" => Some(Self::Closed),
+            _ => None,
+        }
+    }
+}
+
 impl Admission {
-    /// Reads the value of `admission`.
+    /// Reads the object under `admission`.
     ///
     /// # Errors
     /// The first key that is wrong.
-    pub(super) fn parse(value: &Value) -> Result<Self, ConfigError> {
+    pub(super) fn parse(object: &Map<String, Value>) -> Result<Self, ConfigError> {
         let mut admission = Self::default();
-        if let Value::Object(object) = value {
-            read_keys(object, KEYS, "admission.", &mut admission)?;
-        }
+        read_keys(object, KEYS, "admission.", &mut admission)?;
         Ok(admission)
     }
 
@@ -119,34 +120,6 @@ impl Admission {
     pub fn priority(&self, objective: &str) -> Option<i32> {
         self.objectives.iter().find(|(name, _)| name == objective).map(|(_, priority)| *priority)
     }
-}
-
-fn cluster(value: &Value) -> Option<String> {
-    let is_good =
-        |name: &&str| (1..=MAX_CLUSTER_NAME).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic());
-    value.as_str().filter(is_good).map(str::to_string)
-}
-
-fn on_failure(value: &Value) -> Option<OnFailure> {
-    match value.as_str()? {
-        "open" => Some(OnFailure::Open),
-        "closed" => Some(OnFailure::Closed),
-        _ => None,
-    }
-}
-
-fn headers(value: &Value) -> Option<Vec<String>> {
-    texts(value)?;
-    let names = value.as_array().filter(|names| names.len() <= MAX_HEADERS)?;
-    names.iter().map(header).collect()
-}
-
-fn objectives(value: &Value) -> Option<Vec<(String, i32)>> {
-    let pair = |(name, priority): (&String, &Value)| {
-        let priority = priority.as_i64().filter(|priority| (-1_000_000..=1_000_000).contains(priority))?;
-        Some((name.clone(), i32::try_from(priority).ok()?))
-    };
-    value.as_object()?.iter().map(pair).collect()
 }
 
 #[cfg(test)]
@@ -196,9 +169,12 @@ mod tests {
             ),
             (
                 r#"{"admission":{"objectives":{"a":"high"}}}"#,
-                "configuration key `admission.objectives`: expected an object from objective names to priorities",
+                "configuration key `admission.objectives`: expected an object from names to whole numbers from -1000000 to 1000000",
             ),
-            (r#"{"admission":{"cluster":""}}"#, "configuration key `admission.cluster`: expected a cluster name"),
+            (
+                r#"{"admission":{"cluster":""}}"#,
+                "configuration key `admission.cluster`: expected a text of at most 120 visible ASCII characters",
+            ),
         ] {
             let found = parsed(text).unwrap_err();
             assert!(found.starts_with(sentence), "{text}: {found}");

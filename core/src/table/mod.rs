@@ -16,7 +16,7 @@ use hashbrown::HashMap;
 use crate::catalog::{Family, filter, objective};
 use crate::config::Config;
 use crate::exchange::Measured;
-use crate::labels::{Names, Symbol, clean};
+use crate::labels::{Names, Symbol, TenantKey, clean};
 pub use global::{AdmissionResult, Global, Ignored, OverflowLabel};
 use row::Row;
 pub use stat::{Budget, Sink, StatKind, stat_name};
@@ -38,7 +38,7 @@ pub struct Table {
     memory: Gauge,
     info: Gauge,
     estimate: bool,
-    hash_tenant: bool,
+    tenant_key: Option<TenantKey>,
 }
 
 /// Families of the tenant rows, in the order of their counters.
@@ -53,33 +53,32 @@ impl Table {
     /// An empty table within the configuration's bounds.
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        let values = config.max_models + config.models.len();
+        let max_tenants = if config.tenant_header.is_empty() { 0 } else { config.max_tenants as usize };
         Self {
-            models: Names::new(config.max_models, &config.models),
+            models: Names::new(config.max_models as usize, &config.models),
             rows: HashMap::new(),
-            // Most requests are for their own model; a rewritten one makes a second pair.
-            max_rows: 2 * values + 2,
+            max_rows: max_rows(config),
             running: Vec::new(),
-            tenants: Names::new(if config.tenant_header.is_empty() { 0 } else { config.max_tenants }, &[]),
+            tenants: Names::new(max_tenants, &[]),
             tenant_rows: HashMap::new(),
-            max_tenant_rows: 10 * config.max_tenants,
+            max_tenant_rows: max_tenant_rows(config),
             globals: HashMap::new(),
             live_streams: Gauge::default(),
             series: Gauge::default(),
             memory: Gauge::default(),
             info: Gauge::default(),
             estimate: config.estimate_missing_usage,
-            hash_tenant: config.hash_tenant,
+            tenant_key: config.tenant_key.filter(|_| config.hash_tenant),
         }
     }
 
-    /// The most stats that this table may define in the proxy.
+    /// The most stats that a table within these bounds may define in the proxy.
     #[must_use]
-    pub fn worst_case(&self, config: &Config) -> usize {
+    pub fn worst_case(config: &Config) -> usize {
         let tenants =
-            if config.tenant_header.is_empty() { 0 } else { (self.max_tenant_rows + 1) * TENANT_FAMILIES.len() };
-        let gauges = config.max_models + config.models.len() + 2;
-        (self.max_rows + 1) * Row::worst_case() + gauges + tenants + OWN_STATS
+            if config.tenant_header.is_empty() { 0 } else { (max_tenant_rows(config) + 1) * TENANT_FAMILIES.len() };
+        let gauges = values(config) + 2;
+        (max_rows(config) + 1) * Row::worst_case() + gauges + tenants + OWN_STATS
     }
 
     /// A request of this model is in flight; empty: of a model that nobody named.
@@ -209,10 +208,9 @@ impl Table {
     }
 
     fn record_tenant(&mut self, model: Symbol, measured: &Measured) {
-        let tenant = if self.hash_tenant {
-            self.tenants.of(hashed(&measured.tenant).as_bytes())
-        } else {
-            self.tenants.of(&measured.tenant)
+        let tenant = match &self.tenant_key {
+            Some(key) => self.tenants.of(key.hash(&measured.tenant).as_bytes()),
+            None => self.tenants.of(&measured.tenant),
         };
         let is_known = self.tenant_rows.contains_key(&(model, tenant));
         let is_room = self.tenant_rows.len() < self.max_tenant_rows;
@@ -255,12 +253,18 @@ impl Table {
     }
 }
 
-/// 64-bit FNV-1a as 16 hexadecimal digits.
-fn hashed(text: &[u8]) -> String {
-    let hash = text
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
-    alloc::format!("{hash:016x}")
+/// Distinct model names.
+const fn values(config: &Config) -> usize {
+    config.max_models as usize + config.models.len()
+}
+
+/// Most requests are for their own model; a rewritten one makes a second pair.
+const fn max_rows(config: &Config) -> usize {
+    2 * values(config) + 2
+}
+
+const fn max_tenant_rows(config: &Config) -> usize {
+    10 * config.max_tenants as usize
 }
 
 /// Counters and gauges that the filter has of itself, with room for each failing call to the proxy.
