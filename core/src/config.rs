@@ -159,7 +159,9 @@ impl Config {
     #[must_use]
     pub fn api(&self, path: &[u8]) -> Option<Api> {
         let plain = crate::api::without_query(path);
-        let own = self.paths.iter().find(|(suffix, _)| plain.ends_with(suffix.as_bytes())).map(|(_, api)| *api);
+        // The longest: an ending that is the end of another one would hide it.
+        let fitting = self.paths.iter().filter(|(ending, _)| plain.ends_with(ending.as_bytes()));
+        let own = fitting.max_by_key(|(ending, _)| ending.len()).map(|(_, api)| *api);
         own.or_else(|| Api::of_path(path)).or(if self.measure_unknown_paths { Some(Api::Other) } else { None })
     }
 }
@@ -213,7 +215,10 @@ mod tests {
 
     #[test]
     fn own_paths_are_tried_before_the_built_in_ones() {
-        let config = Config::parse(br#"{"paths":{"/ask":"chat","/v2/completions":"chat"}}"#).unwrap();
+        let text = br#"{"paths":{"/ask":"chat","/v2/completions":"chat","/a/ask":"messages","/z/a/ask":"generate"}}"#;
+        let config = Config::parse(text).unwrap();
+        assert_eq!(config.api(b"/a/ask"), Some(Api::Messages), "the longest ending counts");
+        assert_eq!(config.api(b"/z/a/ask"), Some(Api::Generate));
         assert_eq!(config.api(b"/tenant/ask?x=1"), Some(Api::Chat));
         assert_eq!(config.api(b"/v2/completions"), Some(Api::Chat));
         assert_eq!(config.api(b"/v1/completions"), Some(Api::Completions));

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 
 use serde_json::{Map, Value};
 
+use super::key::doc;
 use super::{ConfigError, Key, Kind, read_keys};
 
 /// Whom to ask, how long to wait, and what to do without an answer.
@@ -62,33 +63,37 @@ pub const KEYS: &[Key<Admission>] = &[
     Key {
         name: "cluster",
         kind: Kind::Text(MAX_CLUSTER_NAME, |to| &mut to.cluster),
-        meaning: "Envoy's cluster with the gRPC port of `tallyd serve`.",
+        meaning: doc("Envoy's cluster with the gRPC port of `tallyd serve`."),
     },
     Key {
         name: "timeout_ms",
         kind: Kind::Whole(1, 3_600_000, |to| &mut to.timeout_ms),
-        meaning: "Milliseconds a request may wait; the companion is told. If it has not decided one second later it is \
+        meaning: doc(
+            "Milliseconds a request may wait; the companion is told. If it has not decided one second later it is \
                   taken for gone.",
+        ),
     },
     Key {
         name: "on_failure",
         kind: Kind::OnFailure(|to| &mut to.on_failure),
-        meaning: "What becomes of a request if the companion is gone, slow or answers nonsense: it passes, or gets 503.",
+        meaning: doc(
+            "What becomes of a request if the companion is gone, slow or answers nonsense: it passes, or gets 503.",
+        ),
     },
     Key {
         name: "fairness_headers",
         kind: Kind::Headers(MAX_HEADERS, |to| &mut to.fairness_headers),
-        meaning: "Request headers with the fairness id; the first that is there counts.",
+        meaning: doc("Request headers with the fairness id; the first that is there counts."),
     },
     Key {
         name: "objective_headers",
         kind: Kind::Headers(MAX_HEADERS, |to| &mut to.objective_headers),
-        meaning: "Request headers with the name of an InferenceObjective; the first that is there counts.",
+        meaning: doc("Request headers with the name of an InferenceObjective; the first that is there counts."),
     },
     Key {
         name: "objectives",
         kind: Kind::Priorities(1_000_000, |to| &mut to.objectives),
-        meaning: "Priorities of objectives; names that are not here are left to the companion.",
+        meaning: doc("Priorities of objectives; names that are not here are left to the companion."),
     },
 ];
 

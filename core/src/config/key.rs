@@ -25,6 +25,12 @@ pub struct Key<T: 'static> {
     pub meaning: &'static str,
 }
 
+/// A key's meaning: for documents, so that the filter need not carry it.
+#[must_use]
+pub const fn doc(text: &'static str) -> &'static str {
+    if cfg!(target_arch = "wasm32") { "" } else { text }
+}
+
 /// Where a value of type `V` is kept in a `T`.
 pub type Place<T, V> = fn(&mut T) -> &mut V;
 
@@ -44,7 +50,7 @@ pub enum Kind<T: 'static> {
     Text(usize, Place<T, String>),
     /// 32 hexadecimal digits, which no message shows.
     Secret(Place<T, Option<TenantKey>>),
-    /// Path endings and the APIs they speak; kept with the longest first.
+    /// Path endings and the APIs they speak.
     Paths(Place<T, Vec<(String, Api)>>),
     /// Models that are another one upstream.
     Rewrites(Place<T, Vec<ModelRewrite>>),
@@ -151,10 +157,7 @@ fn paths(value: &Value) -> Option<Vec<(String, Api)>> {
         let api = Api::by_name(api.as_str()?)?;
         ending.starts_with('/').then(|| (ending.clone(), api))
     };
-    let mut paths: Vec<_> = value.as_object()?.iter().map(pair).collect::<Option<_>>()?;
-    // An ending that is the end of another one would hide it.
-    paths.sort_by_key(|(ending, _)| core::cmp::Reverse(ending.len()));
-    Some(paths)
+    value.as_object()?.iter().map(pair).collect()
 }
 
 fn priorities(value: &Value, most: u32) -> Option<Vec<(String, i32)>> {

@@ -1,5 +1,6 @@
 //! All keys of the filter's configuration but those of admission, in the order docs list them.
 
+use super::key::doc;
 use super::{ADMISSION_KEYS, Config, Key, Kind};
 
 /// See the file's head.
@@ -7,112 +8,138 @@ pub const KEYS: &[Key<Config>] = &[
     Key {
         name: "max_models",
         kind: Kind::Whole(1, 10_000, |to| &mut to.max_models),
-        meaning: "Distinct model names out of traffic that get series of their own; later ones are counted as `other`.",
+        meaning: doc(
+            "Distinct model names out of traffic that get series of their own; later ones are counted as `other`.",
+        ),
     },
     Key {
         name: "models",
         kind: Kind::Names(|to| &mut to.models),
-        meaning: "Model names that always have series of their own, beside `max_models`.",
+        meaning: doc("Model names that always have series of their own, beside `max_models`."),
     },
     Key {
         name: "flush_interval_ms",
         kind: Kind::Whole(10, 60_000, |to| &mut to.flush_interval_ms),
-        meaning: "Milliseconds between two flushes of the filter's counts into Envoy's stats; what a failing VM may lose.",
+        meaning: doc(
+            "Milliseconds between two flushes of the filter's counts into Envoy's stats; what a failing VM may lose.",
+        ),
     },
     Key {
         name: "paths",
         kind: Kind::Paths(|to| &mut to.paths),
-        meaning: "Path endings beside the built-in ones, with the API they speak. They are tried first, the longest of them \
+        meaning: doc(
+            "Path endings beside the built-in ones, with the API they speak. They are tried first, the longest of them \
                   before the others.",
+        ),
     },
     Key {
         name: "measure_unknown_paths",
         kind: Kind::Flag(|to| &mut to.measure_unknown_paths),
-        meaning: "Measure requests with a body on unknown paths too, as API `other`.",
+        meaning: doc("Measure requests with a body on unknown paths too, as API `other`."),
     },
     Key {
         name: "target_model_header",
         kind: Kind::Header(|to| &mut to.target_model_header),
-        meaning: "Request header with the model that a router in front has rewritten the request to.",
+        meaning: doc("Request header with the model that a router in front has rewritten the request to."),
     },
     Key {
         name: "tenant_header",
         kind: Kind::Header(|to| &mut to.tenant_header),
-        meaning: "Request header that names a tenant; switches the tenant families on.",
+        meaning: doc("Request header that names a tenant; switches the tenant families on."),
     },
     Key {
         name: "hash_tenant",
         kind: Kind::Flag(|to| &mut to.hash_tenant),
-        meaning: "Write a hash of the tenant's name, 16 hexadecimal digits, instead of the name. Needs `tenant_header` and \
+        meaning: doc(
+            "Write a hash of the tenant's name, 16 hexadecimal digits, instead of the name. Needs `tenant_header` and \
                   `tenant_key`.",
+        ),
     },
     Key {
         name: "tenant_key",
         kind: Kind::Secret(|to| &mut to.tenant_key),
-        meaning: "Key of that hash (SipHash-2-4). Who does not know it cannot find a name by trying names. The same key gives \
+        meaning: doc(
+            "Key of that hash (SipHash-2-4). Who does not know it cannot find a name by trying names. The same key gives \
                   the same labels, in all workers and proxies.",
+        ),
     },
     Key {
         name: "max_tenants",
         kind: Kind::Whole(1, 10_000, |to| &mut to.max_tenants),
-        meaning: "Distinct tenants that get series of their own; later ones are counted as `other`.",
+        meaning: doc("Distinct tenants that get series of their own; later ones are counted as `other`."),
     },
     Key {
         name: "estimate_missing_usage",
         kind: Kind::Flag(|to| &mut to.estimate_missing_usage),
-        meaning: "Count the output events of complete streams whose server reported no usage, in a family of their own.",
+        meaning: doc(
+            "Count the output events of complete streams whose server reported no usage, in a family of their own.",
+        ),
     },
     Key {
         name: "llama_timings",
         kind: Kind::Flag(|to| &mut to.llama_timings),
-        meaning: "Take llama.cpp's `timings` as usage where it sends none.",
+        meaning: doc("Take llama.cpp's `timings` as usage where it sends none."),
     },
     Key {
         name: "admission",
         kind: Kind::Admission(ADMISSION_KEYS),
-        meaning: "Switches admission on: a request waits until the companion lets it go. See docs/ADMISSION.md.",
+        meaning: doc("Switches admission on: a request waits until the companion lets it go. See docs/ADMISSION.md."),
     },
     Key {
         name: "inject_usage",
         kind: Kind::Flag(|to| &mut to.inject_usage),
-        meaning: "Set `stream_options.include_usage` in streaming chat and completions requests that do not name it, and take \
+        meaning: doc(
+            "Set `stream_options.include_usage` in streaming chat and completions requests that do not name it, and take \
                   the usage event that this causes out of the answer. Implies `drop_accept_encoding`. See \
                   docs/CHANGES.md.",
+        ),
     },
     Key {
         name: "model_rewrites",
         kind: Kind::Rewrites(|to| &mut to.model_rewrites),
-        meaning: "Models whose requests go upstream under another name, chosen by weight; answers name the model that the \
+        meaning: doc(
+            "Models whose requests go upstream under another name, chosen by weight; answers name the model that the \
                   client asked for. Implies `drop_accept_encoding`. See docs/CHANGES.md.",
+        ),
     },
     Key {
         name: "drop_accept_encoding",
         kind: Kind::Flag(|to| &mut to.drop_accept_encoding),
-        meaning: "Remove `accept-encoding` from measured requests, so that answers come in plain text and can be read.",
+        meaning: doc(
+            "Remove `accept-encoding` from measured requests, so that answers come in plain text and can be read.",
+        ),
     },
     Key {
         name: "route_header",
         kind: Kind::Header(|to| &mut to.route_header),
-        meaning: "Request header that is set to the body's model before Envoy chooses a route; what a client sends in it is \
+        meaning: doc(
+            "Request header that is set to the body's model before Envoy chooses a route; what a client sends in it is \
                   removed. Needs `allow_on_headers_stop_iteration: true` in Envoy's PluginConfig; not together with \
                   `admission`. See docs/CHANGES.md.",
+        ),
     },
     Key {
         name: "route_wait_bytes",
         kind: Kind::Whole(1_024, 16_777_216, |to| &mut to.route_wait_bytes),
-        meaning: "Length of a body up to which `route_header` gathers it until the model is known; of a longer one only the \
+        meaning: doc(
+            "Length of a body up to which `route_header` gathers it until the model is known; of a longer one only the \
                   beginning is looked at. Not above Envoy's buffer limit (1 MiB unless set), beyond which Envoy answers 413.",
+        ),
     },
     Key {
         name: "envoy_token_usage",
         kind: Kind::Flag(|to| &mut to.envoy_token_usage),
-        meaning: "Take the tokens that another filter has left in Envoy's dynamic metadata under `envoy.ai.token_usage`, as \
+        meaning: doc(
+            "Take the tokens that another filter has left in Envoy's dynamic metadata under `envoy.ai.token_usage`, as \
                   Envoy's AI protocol manager does, instead of those that the filter has read itself.",
+        ),
     },
     Key {
         name: "log_fields",
         kind: Kind::Flag(|to| &mut to.log_fields),
-        meaning: "Leave model, tokens, times and outcome of each measured request in Envoy's filter state, for access logs: \
+        meaning: doc(
+            "Leave model, tokens, times and outcome of each measured request in Envoy's filter state, for access logs: \
                   `%FILTER_STATE(wasm.tally.model:PLAIN)%` and so on. See docs/CHANGES.md.",
+        ),
     },
 ];
