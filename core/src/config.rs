@@ -48,6 +48,18 @@ pub struct Config {
     pub tenant_key: Option<TenantKey>,
     /// Distinct tenants that get series of their own.
     pub max_tenants: u32,
+    /// Other names of the families that are served beside the seed's.
+    pub profile: Profile,
+    /// Tell requests apart by priority in the total of requests, as EPP v1.5 does.
+    pub priority_label: bool,
+    /// Request headers with the fairness id, the first that is there counts; lower case.
+    pub fairness_headers: Vec<String>,
+    /// Request headers with the name of the objective, the first that is there counts; lower case.
+    pub objective_headers: Vec<String>,
+    /// Priorities of objectives.
+    pub objectives: Vec<(String, i32)>,
+    /// Distinct fairness ids that get series of their own.
+    pub max_fairness_ids: u32,
     /// Count the output events of complete streams without usage, in a family of their own.
     pub estimate_missing_usage: bool,
     /// Take llama.cpp's `timings` where it sends no usage.
@@ -83,6 +95,12 @@ impl Default for Config {
             hash_tenant: false,
             tenant_key: None,
             max_tenants: 100,
+            profile: Profile::default(),
+            priority_label: false,
+            fairness_headers: FAIRNESS_HEADERS.map(str::to_string).to_vec(),
+            objective_headers: OBJECTIVE_HEADERS.map(str::to_string).to_vec(),
+            objectives: Vec::new(),
+            max_fairness_ids: 100,
             estimate_missing_usage: false,
             llama_timings: false,
             admission: None,
@@ -95,6 +113,20 @@ impl Default for Config {
             log_fields: false,
         }
     }
+}
+
+/// EPP's name first, then llm-d's.
+const FAIRNESS_HEADERS: [&str; 2] = ["x-gateway-inference-fairness-id", "x-llm-d-inference-fairness-id"];
+/// EPP's name first, then llm-d's.
+const OBJECTIVE_HEADERS: [&str; 2] = ["x-gateway-inference-objective", "x-llm-d-inference-objective"];
+
+/// Which other names of the families are served beside the seed's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Profile {
+    /// llm-d's.
+    pub llm_d_epp: bool,
+    /// OpenTelemetry's.
+    pub gen_ai: bool,
 }
 
 /// Why a configuration is refused.
@@ -136,7 +168,12 @@ impl Config {
         };
         read_keys(&object, KEYS, "", &mut config)?;
         if let Some(Value::Object(admission)) = object.get("admission") {
-            config.admission = Some(Admission::parse(admission)?);
+            let admission = Admission::parse(admission, &config)?;
+            // What it says of its own, it says for labels too: a request has one priority.
+            config.objectives.clone_from(&admission.objectives);
+            config.fairness_headers.clone_from(&admission.fairness_headers);
+            config.objective_headers.clone_from(&admission.objective_headers);
+            config.admission = Some(admission);
         }
         if config.hash_tenant && (config.tenant_header.is_empty() || config.tenant_key.is_none()) {
             let problem = "expected `tenant_header` and `tenant_key` beside it".to_string();
@@ -153,6 +190,19 @@ impl Config {
             }
         }
         Ok(config)
+    }
+
+    /// Whether labels tell requests apart by priority.
+    #[must_use]
+    pub const fn has_priorities(&self) -> bool {
+        self.priority_label || self.profile.llm_d_epp
+    }
+
+    /// The priority of an objective: 0 if the configuration gives none, as EPP's for an unknown one.
+    #[must_use]
+    pub fn priority(&self, objective: &[u8]) -> i32 {
+        let found = self.objectives.iter().find(|(name, _)| name.as_bytes() == objective);
+        found.map_or(0, |(_, priority)| *priority)
     }
 
     /// The API of a request's path; `None`: it is not measured.

@@ -66,17 +66,26 @@ impl Names {
 
     /// The symbol of a value as it came; counts an overflow.
     pub fn of(&mut self, raw: &[u8]) -> Symbol {
+        self.find(raw).unwrap_or_else(|| {
+            self.overflow += 1;
+            Symbol::OTHER
+        })
+    }
+
+    /// The same for a value that will come again for the same request.
+    pub fn of_first(&mut self, raw: &[u8]) -> Symbol {
+        self.find(raw).unwrap_or(Symbol::OTHER)
+    }
+
+    #[inline(never)]
+    fn find(&mut self, raw: &[u8]) -> Option<Symbol> {
         clean_into(raw, &mut self.scratch);
         if let Some(symbol) = self.symbols.get(self.scratch.as_str()) {
-            return *symbol;
+            return Some(*symbol);
         }
-        if self.room == 0 {
-            self.overflow += 1;
-            return Symbol::OTHER;
-        }
-        self.room -= 1;
+        self.room = self.room.checked_sub(1)?;
         let text = core::mem::take(&mut self.scratch);
-        self.add(&text)
+        Some(self.add(&text))
     }
 
     /// Its text, clean.

@@ -60,11 +60,15 @@ pub fn schema(keys: Map<String, Value>) -> Value {
     Value::Object(schema)
 }
 
-/// `docs/X.md` as a link out of another document in docs.
+/// Files that a meaning names, as links out of a document in docs.
 fn linked(meaning: &str) -> String {
-    let link = |word: &str| match word.strip_prefix("docs/").and_then(|file| file.strip_suffix(".md.")) {
-        Some(file) => format!("[{file}.md]({file}.md)."),
-        None => word.to_owned(),
+    let link = |word: &str| match word.strip_suffix('.') {
+        Some(path) if path.starts_with("envoy/") => format!("[{path}](../{path})."),
+        Some(path) if path.starts_with("docs/") => {
+            let file = path.trim_start_matches("docs/");
+            format!("[{file}]({file}).")
+        }
+        _ => word.to_owned(),
     };
     meaning.split(' ').map(link).collect::<Vec<_>>().join(" ")
 }
@@ -81,7 +85,13 @@ fn default<T: Default>(kind: &Kind<T>) -> Option<Value> {
             OnFailure::Open => "open",
             OnFailure::Closed => "closed",
         })),
-        Kind::Secret(_) | Kind::Paths(_) | Kind::Rewrites(_) | Kind::Priorities(..) | Kind::Admission(_) => None,
+        Kind::OneOf([first, second], place) => Some(json!(if *place(of) { second } else { first })),
+        Kind::Profile(_)
+        | Kind::Secret(_)
+        | Kind::Paths(_)
+        | Kind::Rewrites(_)
+        | Kind::Priorities(..)
+        | Kind::Admission(_) => None,
     }
 }
 
@@ -107,6 +117,11 @@ fn shape<T>(kind: &Kind<T>) -> Map<String, Value> {
             "additionalProperties": { "type": "integer", "minimum": -i64::from(*most), "maximum": most }
         }),
         Kind::OnFailure(_) => json!({ "enum": ["open", "closed"] }),
+        Kind::OneOf(names, _) => json!({ "enum": names }),
+        Kind::Profile(_) => {
+            let names = json!({ "enum": ["llm_d_epp", "gen_ai"] });
+            json!({ "anyOf": [names, { "type": "array", "items": names }] })
+        }
         Kind::Admission(keys) => return object(keys),
     })
 }

@@ -7,8 +7,8 @@ use alloc::vec::Vec;
 
 use serde_json::{Map, Value};
 
-use super::key::doc;
-use super::{ConfigError, Key, Kind, read_keys};
+use super::{Config, ConfigError, Key, Kind, read_keys};
+use crate::doc;
 
 /// Whom to ask, how long to wait, and what to do without an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,21 +42,19 @@ impl Default for Admission {
             cluster: "tallyd".to_string(),
             timeout_ms: 60_000,
             on_failure: OnFailure::Open,
-            fairness_headers: FAIRNESS_HEADERS.map(str::to_string).to_vec(),
-            objective_headers: OBJECTIVE_HEADERS.map(str::to_string).to_vec(),
+            fairness_headers: super::FAIRNESS_HEADERS.map(str::to_string).to_vec(),
+            objective_headers: super::OBJECTIVE_HEADERS.map(str::to_string).to_vec(),
             objectives: Vec::new(),
         }
     }
 }
 
-/// EPP's name first, then llm-d's.
-const FAIRNESS_HEADERS: [&str; 2] = ["x-gateway-inference-fairness-id", "x-llm-d-inference-fairness-id"];
-/// EPP's name first, then llm-d's.
-const OBJECTIVE_HEADERS: [&str; 2] = ["x-gateway-inference-objective", "x-llm-d-inference-objective"];
 /// Longest cluster name: its length has to be one byte in what Envoy is told.
 const MAX_CLUSTER_NAME: usize = 120;
+/// Farthest priority from 0.
+pub(super) const MAX_PRIORITY: u32 = 1_000_000;
 /// Most headers in a list: each costs a call to Envoy.
-const MAX_HEADERS: usize = 8;
+pub(super) const MAX_HEADERS: usize = 8;
 
 /// All keys under `admission`, in the order docs list them.
 pub const KEYS: &[Key<Admission>] = &[
@@ -83,17 +81,24 @@ pub const KEYS: &[Key<Admission>] = &[
     Key {
         name: "fairness_headers",
         kind: Kind::Headers(MAX_HEADERS, |to| &mut to.fairness_headers),
-        meaning: doc("Request headers with the fairness id; the first that is there counts."),
+        meaning: doc(
+            "Request headers with the fairness id; the first that is there counts. Without it, the key of this name beside `admission`.",
+        ),
     },
     Key {
         name: "objective_headers",
         kind: Kind::Headers(MAX_HEADERS, |to| &mut to.objective_headers),
-        meaning: doc("Request headers with the name of an InferenceObjective; the first that is there counts."),
+        meaning: doc(
+            "Request headers with the name of an InferenceObjective; the first that is there counts. Without it, the key of \
+             this name beside `admission`.",
+        ),
     },
     Key {
         name: "objectives",
-        kind: Kind::Priorities(1_000_000, |to| &mut to.objectives),
-        meaning: doc("Priorities of objectives; names that are not here are left to the companion."),
+        kind: Kind::Priorities(MAX_PRIORITY, |to| &mut to.objectives),
+        meaning: doc(
+            "Priorities of objectives; names that are not here are left to the companion. Without it, the key of this name beside `admission`.",
+        ),
     },
 ];
 
@@ -114,8 +119,13 @@ impl Admission {
     ///
     /// # Errors
     /// The first key that is wrong.
-    pub(super) fn parse(object: &Map<String, Value>) -> Result<Self, ConfigError> {
-        let mut admission = Self::default();
+    pub(super) fn parse(object: &Map<String, Value>, config: &Config) -> Result<Self, ConfigError> {
+        let mut admission = Self {
+            fairness_headers: config.fairness_headers.clone(),
+            objective_headers: config.objective_headers.clone(),
+            objectives: config.objectives.clone(),
+            ..Self::default()
+        };
         read_keys(object, KEYS, "admission.", &mut admission)?;
         Ok(admission)
     }

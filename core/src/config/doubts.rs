@@ -119,6 +119,16 @@ impl Config {
             ("max_tenants", self.max_tenants != usual.max_tenants && self.tenant_header.is_empty(), "tenant_header"),
             ("tenant_key", self.tenant_key.is_some() && !self.hash_tenant, "hash_tenant"),
             (
+                "max_fairness_ids",
+                self.max_fairness_ids != usual.max_fairness_ids && !self.profile.llm_d_epp,
+                "profile: llm_d_epp",
+            ),
+            (
+                "objectives",
+                !self.objectives.is_empty() && !self.has_priorities() && self.admission.is_none(),
+                "profile`, `metric_labels` or `admission",
+            ),
+            (
                 "route_wait_bytes",
                 self.route_wait_bytes != usual.route_wait_bytes && self.route_header.is_empty(),
                 "route_header",
@@ -163,6 +173,8 @@ mod tests {
             r#"{"tenant_header":"authorization","hash_tenant":true,"tenant_key":"00112233445566778899aabbccddeeff"}"#,
             r#"{"route_header":"x-model","route_wait_bytes":1048576}"#,
             r#"{"admission":{"timeout_ms":300000,"objectives":{"a":1}}}"#,
+            r#"{"profile":["llm_d_epp","gen_ai"],"max_fairness_ids":50,"objectives":{"a":1}}"#,
+            r#"{"metric_labels":"v15","objectives":{"a":1}}"#,
             r#"{"model_rewrites":[{"model":"a","targets":[{"model":"a","weight":9},{"model":"b"}]}]}"#,
         ] {
             assert_eq!(doubts(text), Vec::<String>::new(), "{text}");
@@ -194,6 +206,14 @@ mod tests {
             (
                 r#"{"tenant_header":"t","tenant_key":"00112233445566778899aabbccddeeff"}"#,
                 "`tenant_key`: does nothing without `hash_tenant`",
+            ),
+            (
+                r#"{"max_fairness_ids":5,"profile":"gen_ai"}"#,
+                "`max_fairness_ids`: does nothing without `profile: llm_d_epp`",
+            ),
+            (
+                r#"{"objectives":{"a":1}}"#,
+                "`objectives`: does nothing without `profile`, `metric_labels` or `admission`",
             ),
             (r#"{"admission":{"timeout_ms":300001}}"#, "`admission.timeout_ms`: Envoy's stream_idle_timeout"),
             (

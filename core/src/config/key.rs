@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 
 use serde_json::{Map, Value};
 
-use super::{Admission, ConfigError, OnFailure};
+use super::{Admission, ConfigError, OnFailure, Profile};
 use crate::api::Api;
 use crate::change::rewrite::{self, ModelRewrite};
 use crate::labels::TenantKey;
@@ -23,12 +23,6 @@ pub struct Key<T: 'static> {
     pub kind: Kind<T>,
     /// What it does.
     pub meaning: &'static str,
-}
-
-/// A key's meaning: for documents, so that the filter need not carry it.
-#[must_use]
-pub const fn doc(text: &'static str) -> &'static str {
-    if cfg!(target_arch = "wasm32") { "" } else { text }
 }
 
 /// Where a value of type `V` is kept in a `T`.
@@ -58,6 +52,10 @@ pub enum Kind<T: 'static> {
     Priorities(u32, Place<T, Vec<(String, i32)>>),
     /// `open` or `closed`.
     OnFailure(Place<T, OnFailure>),
+    /// One of two names; the flag says that it is the second.
+    OneOf([&'static str; 2], Place<T, bool>),
+    /// `llm_d_epp`, `gen_ai`, or a list of them.
+    Profile(Place<T, Profile>),
     /// The keys of admission; its object switches it on. [`Admission`] reads it.
     Admission(&'static [Key<Admission>]),
 }
@@ -83,6 +81,8 @@ impl<T> Kind<T> {
                 return format!("an object from names to whole numbers from -{most} to {most}").into();
             }
             Self::OnFailure(_) => "\"open\" or \"closed\"",
+            Self::OneOf([first, second], _) => return format!("\"{first}\" or \"{second}\"").into(),
+            Self::Profile(_) => "\"llm_d_epp\", \"gen_ai\", or a list of them",
             Self::Admission(_) => "an object",
         })
     }
@@ -104,6 +104,8 @@ impl<T> Kind<T> {
             Self::Rewrites(place) => *place(to) = rewrite::read(value)?,
             Self::Priorities(most, place) => *place(to) = priorities(value, *most)?,
             Self::OnFailure(place) => *place(to) = OnFailure::by_name(value.as_str()?)?,
+            Self::OneOf(names, place) => *place(to) = names.iter().position(|name| value == name)? == 1,
+            Self::Profile(place) => *place(to) = profile(value)?,
             Self::Admission(_) => return value.is_object().then_some(()),
         }
         Some(())
@@ -158,6 +160,19 @@ fn paths(value: &Value) -> Option<Vec<(String, Api)>> {
         ending.starts_with('/').then(|| (ending.clone(), api))
     };
     value.as_object()?.iter().map(pair).collect()
+}
+
+fn profile(value: &Value) -> Option<Profile> {
+    let mut profile = Profile::default();
+    let names = value.as_array().map_or_else(|| core::slice::from_ref(value), Vec::as_slice);
+    for name in names {
+        match name.as_str()? {
+            "llm_d_epp" => profile.llm_d_epp = true,
+            "gen_ai" => profile.gen_ai = true,
+            _ => return None,
+        }
+    }
+    Some(profile)
 }
 
 fn priorities(value: &Value, most: u32) -> Option<Vec<(String, i32)>> {

@@ -1,7 +1,8 @@
 //! All keys of the filter's configuration but those of admission, in the order docs list them.
 
-use super::key::doc;
+use super::admission::{MAX_HEADERS, MAX_PRIORITY};
 use super::{ADMISSION_KEYS, Config, Key, Kind};
+use crate::doc;
 
 /// See the file's head.
 pub const KEYS: &[Key<Config>] = &[
@@ -67,6 +68,50 @@ pub const KEYS: &[Key<Config>] = &[
         name: "max_tenants",
         kind: Kind::Whole(1, 10_000, |to| &mut to.max_tenants),
         meaning: doc("Distinct tenants that get series of their own; later ones are counted as `other`."),
+    },
+    Key {
+        name: "profile",
+        kind: Kind::Profile(|to| &mut to.profile),
+        meaning: doc(
+            "Serve the families also under llm-d's names (`llm_d_epp_*`), OpenTelemetry's (`gen_ai_*`), or both, beside the \
+             usual ones. Needs the tags of envoy/profile-tags.yaml. See docs/METRICS.md.",
+        ),
+    },
+    Key {
+        name: "metric_labels",
+        kind: Kind::OneOf(["seed", "v15"], |to| &mut to.priority_label),
+        meaning: doc(
+            "`v15`: `inference_objective_request_total` has the label `priority` too, as in EPP v1.5. Needs the tags of \
+             envoy/profile-tags.yaml.",
+        ),
+    },
+    Key {
+        name: "objectives",
+        kind: Kind::Priorities(MAX_PRIORITY, |to| &mut to.objectives),
+        meaning: doc(
+            "Priorities of InferenceObjectives, for the label `priority`; others have 0. Also those of `admission`.",
+        ),
+    },
+    Key {
+        name: "objective_headers",
+        kind: Kind::Headers(MAX_HEADERS, |to| &mut to.objective_headers),
+        meaning: doc(
+            "Request headers with the name of an InferenceObjective; the first that is there counts. Also those of \
+             `admission`.",
+        ),
+    },
+    Key {
+        name: "fairness_headers",
+        kind: Kind::Headers(MAX_HEADERS, |to| &mut to.fairness_headers),
+        meaning: doc(
+            "Request headers with the fairness id, for the label of `llm_d_epp_*`; the first that is there counts. Also \
+             those of `admission`.",
+        ),
+    },
+    Key {
+        name: "max_fairness_ids",
+        kind: Kind::Whole(1, 10_000, |to| &mut to.max_fairness_ids),
+        meaning: doc("Distinct fairness ids that get series of their own; later ones are counted as `other`."),
     },
     Key {
         name: "estimate_missing_usage",

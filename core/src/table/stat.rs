@@ -60,11 +60,17 @@ impl Budget {
     }
 }
 
+/// A label: key and value.
+pub(super) type Label<'a> = (&'a str, &'a str);
+
+/// No labels but the given ones.
+pub(super) const NO_MORE: [Option<Label<'static>>; 2] = [None, None];
+
 /// The name of a stat: labels first, in the catalog's order, the metric last. Values must be clean (`labels.rs`).
 #[must_use]
-pub fn stat_name(labels: &[(&str, &str)], le: Option<&str>, family: &str, suffix: &str) -> String {
+pub(super) fn stat_name(labels: &[Label<'_>], more: [Option<Label<'_>>; 2], family: &str, suffix: &str) -> String {
     let mut name = String::with_capacity(192);
-    for (key, value) in labels.iter().copied().chain(le.map(|le| ("le", le))) {
+    for (key, value) in labels.iter().copied().chain(more.into_iter().flatten()) {
         for part in [key, "=.=", value, ";.;"] {
             name.push_str(part);
         }
@@ -129,6 +135,11 @@ impl Gauge {
         }
     }
 
+    /// Whether the proxy knows the share of now.
+    pub(super) const fn is_settled(&self) -> bool {
+        self.now == self.flushed
+    }
+
     /// The stat's name and the share that the proxy knows, if there is one.
     pub(super) fn held(&self) -> Option<(&str, i64)> {
         (self.flushed != 0).then_some((self.name.as_str(), self.flushed))
@@ -150,6 +161,8 @@ impl Gauge {
 #[derive(Debug)]
 pub(super) struct Distribution {
     family: &'static Family,
+    /// What tells it from another one of its family.
+    label: Option<Label<'static>>,
     bounds: &'static [Bound],
     /// Pending values in each bucket alone; the last is beyond every bound.
     counts: Box<[u64]>,
@@ -162,11 +175,10 @@ pub(super) struct Distribution {
 
 impl Distribution {
     /// An empty one; `None` if the family is no histogram.
-    #[must_use]
-    pub(super) fn new(family: &'static Family) -> Option<Self> {
+    pub(super) fn new(family: &'static Family, label: Option<Label<'static>>) -> Option<Self> {
         let Kind::Histogram(bounds) = family.kind else { return None };
         let counts = vec![0; bounds.len() + 1].into_boxed_slice();
-        Some(Self { family, bounds, counts, sum: 0, ids: Vec::new(), is_pending: false })
+        Some(Self { family, label, bounds, counts, sum: 0, ids: Vec::new(), is_pending: false })
     }
 
     /// Adds a value in the base integer of the bounds.
@@ -189,7 +201,7 @@ impl Distribution {
     }
 
     /// Writes what is pending.
-    pub(super) fn flush(&mut self, sink: &mut impl Sink, budget: &mut Budget, labels: &[(&str, &str)]) {
+    pub(super) fn flush(&mut self, sink: &mut impl Sink, budget: &mut Budget, labels: &[Label<'_>]) {
         if !self.is_pending || (self.ids.is_empty() && !budget.take(self.bounds.len() + 3)) {
             return;
         }
@@ -209,10 +221,10 @@ impl Distribution {
         self.is_pending = false;
     }
 
-    fn define(&mut self, sink: &mut impl Sink, labels: &[(&str, &str)]) {
+    fn define(&mut self, sink: &mut impl Sink, labels: &[Label<'_>]) {
         let bounds = self.bounds.iter().map(|bound| bound.le).chain(["+Inf"]);
-        let buckets = bounds.map(|le| stat_name(labels, Some(le), self.family.name, "_bucket"));
-        let rest = ["_count", "_sum"].map(|suffix| stat_name(labels, None, self.family.name, suffix));
+        let buckets = bounds.map(|le| stat_name(labels, [self.label, Some(("le", le))], self.family.name, "_bucket"));
+        let rest = ["_count", "_sum"].map(|suffix| stat_name(labels, [self.label, None], self.family.name, suffix));
         self.ids = buckets.chain(rest).map(|name| sink.define(StatKind::Counter, &name)).collect();
     }
 }
