@@ -88,7 +88,7 @@ impl Shared {
 
     /// A stream has ended and is counted.
     pub(crate) fn stream_ended(&self) {
-        if self.is_done.get() {
+        if self.is_done.get() || self.table.borrow().is_full() {
             self.flush(usize::MAX);
         }
     }

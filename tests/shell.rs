@@ -64,6 +64,36 @@ fn a_request_is_counted_with_its_tokens_sizes_and_times() {
 }
 
 #[test]
+fn bytes_and_tokens_go_to_envoys_own_histograms_if_told_and_seconds_never() {
+    let envoy = Envoy::start(r#"{"histograms":"envoy"}"#);
+    for _ in 0..2_500 {
+        let stream = envoy.stream();
+        ask(&stream);
+        stream.response_head("200", "application/json", false);
+        stream.response_body(ANSWER, true);
+        stream.end();
+    }
+    // No tick yet: a full table flushes by itself, or a burst would be held without bound.
+    let early = envoy.recorded(&of("m", "input_tokens")).unwrap().len();
+    assert_eq!(early, 2_048);
+    envoy.settle();
+    assert_eq!(envoy.recorded(&of("m", "input_tokens")).unwrap(), vec![11; 2_500]);
+    assert_eq!(envoy.recorded(&of("m", "output_tokens")).unwrap(), vec![7; 2_500]);
+    assert_eq!(envoy.recorded(&of("m", "request_sizes")).unwrap(), vec![ASK.len() as u64; 2_500]);
+    assert!(envoy.stats_with("tokens_bucket").is_empty() && envoy.stats_with("sizes_count").is_empty());
+    assert_eq!(envoy.stat(&of("m", "request_duration_seconds_count")), 2_500);
+
+    let envoy = Envoy::start("{}");
+    let stream = envoy.stream();
+    ask(&stream);
+    stream.response_head("200", "application/json", false);
+    stream.response_body(ANSWER, true);
+    stream.end();
+    envoy.settle();
+    assert_eq!(envoy.recorded(&of("m", "input_tokens")), None);
+}
+
+#[test]
 fn seconds_are_carried_on_until_they_are_whole() {
     let envoy = Envoy::start("{}");
     for _ in 0..10 {
@@ -264,8 +294,8 @@ fn tenants_are_written_as_keyed_hashes_if_told() {
 fn a_vm_that_flushes_seldom_is_not_taken_for_failed() {
     let mut envoy = Envoy::start(r#"{"flush_interval_ms":60000}"#);
     let seldom = envoy.root();
-    let stream = envoy.stream();
-    ask(&stream);
+    let running_on = envoy.stream();
+    ask(&running_on);
     envoy.tick_root_after(seldom, 60_000 * MS);
     assert!(envoy.add_root("{}"));
     for _ in 0..6 {
@@ -274,7 +304,6 @@ fn a_vm_that_flushes_seldom_is_not_taken_for_failed() {
     }
     envoy.tick_after(10_000 * MS);
     assert_eq!(envoy.stat(&running("m")), 0, "overdue by more than five seconds");
-    drop(stream);
 }
 
 #[test]

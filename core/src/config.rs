@@ -52,6 +52,8 @@ pub struct Config {
     pub profile: Profile,
     /// Tell requests apart by priority in the total of requests, as EPP v1.5 does.
     pub priority_label: bool,
+    /// Distributions of bytes and tokens are Envoy's own histograms.
+    pub native_histograms: bool,
     /// Request headers with the fairness id, the first that is there counts; lower case.
     pub fairness_headers: Vec<String>,
     /// Request headers with the name of the objective, the first that is there counts; lower case.
@@ -97,6 +99,7 @@ impl Default for Config {
             max_tenants: 100,
             profile: Profile::default(),
             priority_label: false,
+            native_histograms: false,
             fairness_headers: FAIRNESS_HEADERS.map(str::to_string).to_vec(),
             objective_headers: OBJECTIVE_HEADERS.map(str::to_string).to_vec(),
             objectives: Vec::new(),

@@ -110,6 +110,8 @@ fn values() -> Vec<Value> {
         json!("gen_ai"),
         json!("seed"),
         json!("v15"),
+        json!("counters"),
+        json!("envoy"),
         json!("0123456789abcdefABCDEF0123456789"),
         json!("0123456789abcdefABCDEF012345678g"),
         json!("0".repeat(31)),

@@ -30,7 +30,10 @@ fn envoy(edits: &[(&str, &str)]) -> Result<Envoy> {
 
 /// Sends a recorded stream and a recorded whole answer; checks the page.
 fn check(envoy: &Envoy) -> Result<Page> {
-    let (stream, whole) = (Exchange::read("vllm-chat-stream-usage")?, Exchange::read("vllm-chat-nonstream")?);
+    let (stream, whole) = (
+        Exchange::read("vllm-chat-stream-include-usage-details")?,
+        Exchange::read("vllm-chat-prefix-second-same-prefix-details")?,
+    );
     let usage = |exchange: &Exchange| exchange.expect.usage.clone().context("no usage");
     let (streamed, plain) = (usage(&stream)?, usage(&whole)?);
     let model = stream.expect.model.as_str().context("no model")?.to_owned();
@@ -46,7 +49,8 @@ fn check(envoy: &Envoy) -> Result<Page> {
         (streamed.input_tokens.unwrap_or(0) + plain.input_tokens.unwrap_or(0)) as f64,
         (streamed.output_tokens.unwrap_or(0) + plain.output_tokens.unwrap_or(0)) as f64,
     );
-    ensure!(input > 0.0 && output > 0.0);
+    let cached = plain.cached_tokens.unwrap_or(0) as f64;
+    ensure!(input > 0.0 && output > 0.0 && cached > 0.0);
 
     let llm_d: [(&str, &str); 4] =
         [("model_name", &model), ("target_model_name", &model), ("fairness_id", "alice"), ("priority", "10")];
@@ -68,6 +72,7 @@ fn check(envoy: &Envoy) -> Result<Page> {
             exact("llm_d_epp_request_total", &llm_d, 2.0),
             exact("llm_d_epp_request_input_tokens_sum", &llm_d, input),
             exact("llm_d_epp_request_output_tokens_sum", &llm_d, output),
+            exact("llm_d_epp_request_cached_tokens_sum", &llm_d, cached),
             exact("llm_d_epp_request_duration_seconds_bucket", &with(("le", "+Inf")), 2.0),
             exact("llm_d_epp_request_ttft_seconds_count", &with(("streaming", "true")), 1.0),
             exact("llm_d_epp_request_ttft_seconds_count", &with(("streaming", "false")), 1.0),

@@ -86,6 +86,14 @@ pub const KEYS: &[Key<Config>] = &[
         ),
     },
     Key {
+        name: "histograms",
+        kind: Kind::OneOf(["counters", "envoy"], |to| &mut to.native_histograms),
+        meaning: doc(
+            "`counters`: every distribution is kept as exact counters. `envoy`: those of bytes and tokens are Envoy's own \
+             histograms, for sinks and the admin page; less exact, see docs/METRICS.md.",
+        ),
+    },
+    Key {
         name: "objectives",
         kind: Kind::Priorities(MAX_PRIORITY, |to| &mut to.objectives),
         meaning: doc(

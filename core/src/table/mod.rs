@@ -45,6 +45,8 @@ pub struct Table {
     info: Gauge,
     /// Requests are told apart by priority.
     has_priority: bool,
+    is_native: bool,
+    is_full: bool,
     estimate: bool,
     tenant_key: Option<TenantKey>,
 }
@@ -81,6 +83,8 @@ impl Table {
             memory: Gauge::default(),
             info: Gauge::default(),
             has_priority: config.priority_label,
+            is_native: config.native_histograms,
+            is_full: false,
             estimate: config.estimate_missing_usage,
             tenant_key: config.tenant_key.filter(|_| config.hash_tenant),
         }
@@ -133,7 +137,7 @@ impl Table {
         let estimate = self.estimate;
         let priority = self.has_priority.then_some(measured.flow.priority);
         let key = self.counted(RowKey::Models(model, target), OverflowLabel::ModelName);
-        self.row(key).record(measured, is_mismatch, estimate, priority);
+        self.is_full |= self.row(key).record(measured, is_mismatch, estimate, priority);
         self.record_profiles(model, target, measured);
         if !measured.tenant.is_empty() {
             self.record_tenant(model, measured);
@@ -157,9 +161,16 @@ impl Table {
         self.live_streams.now += change;
     }
 
+    /// Whether so much waits that a flush of everything is due.
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        self.is_full
+    }
+
     /// Writes what has changed, defining at most so many new stats. True: some of it has to wait for the next flush.
     pub fn flush(&mut self, sink: &mut impl Sink, definitions: usize, memory_bytes: u64) -> bool {
         let mut budget = Budget::new(definitions);
+        self.is_full = false;
         self.memory.now = i64::try_from(memory_bytes).unwrap_or(i64::MAX);
         self.flush_gauges(sink, &mut budget);
         for (key, row) in &mut self.rows {
@@ -244,14 +255,14 @@ impl Table {
             let fairness_id = self.fairness_ids.of(name(&measured.flow));
             let key = RowKey::Flow(model, target, fairness_id, Some(measured.flow.priority));
             let key = self.counted(key, OverflowLabel::Profile);
-            self.row(key).record(measured, false, false, None);
+            self.is_full |= self.row(key).record(measured, false, false, None);
         }
         if self.profile.gen_ai {
             let answered = &measured.answered_model;
             let answered = if answered.is_empty() { target } else { self.models.of(answered) };
             let key = RowKey::Operation(measured.api, model, answered, measured.error);
             let key = self.counted(key, OverflowLabel::Profile);
-            self.row(key).record(measured, false, false, None);
+            self.is_full |= self.row(key).record(measured, false, false, None);
         }
     }
 
@@ -275,7 +286,7 @@ impl Table {
             if let Some(room) = self.room.get_mut(key.kind()) {
                 *room = room.saturating_sub(1);
             }
-            Row::new(key.spelling())
+            Row::new(key.spelling(), self.is_native)
         })
     }
 

@@ -26,14 +26,19 @@ pub(super) struct Row {
     priorities: Vec<(i32, Counter)>,
     /// Requests in flight, where the spelling names them.
     pub(super) running: Gauge,
+    /// Histograms are the proxy's own where it can hold the values.
+    is_native: bool,
     is_pending: bool,
+    is_full: bool,
 }
 
 impl Row {
     /// An empty one.
-    pub(super) fn new(spelling: &'static Spelling) -> Self {
+    pub(super) fn new(spelling: &'static Spelling, is_native: bool) -> Self {
         Self {
             spelling,
+            is_native,
+            is_full: false,
             counters: Default::default(),
             outcomes: Default::default(),
             errors: Default::default(),
@@ -45,8 +50,14 @@ impl Row {
     }
 
     /// Counts an exchange. `estimate`: output events may stand in, in their own family, for missing usage. `priority`:
-    /// requests are told apart by it.
-    pub(super) fn record(&mut self, measured: &Measured, is_mismatch: bool, estimate: bool, priority: Option<i32>) {
+    /// requests are told apart by it. True: a flush is due.
+    pub(super) fn record(
+        &mut self,
+        measured: &Measured,
+        is_mismatch: bool,
+        estimate: bool,
+        priority: Option<i32>,
+    ) -> bool {
         self.is_pending = true;
         match priority {
             Some(priority) => self.count_priority(priority),
@@ -69,6 +80,7 @@ impl Row {
             self.count(Count::PartialInput, measured.usage.input.unwrap_or(0));
             self.count(Count::PartialOutput, output.unwrap_or(measured.output_events));
         }
+        self.is_full
     }
 
     fn times(&mut self, measured: &Measured) {
@@ -138,6 +150,7 @@ impl Row {
         if let Some(family) = spelling.running {
             self.running.flush(sink, budget, || stat_name(labels, NO_MORE, family.name, ""));
         }
+        self.is_full = false;
         self.is_pending = budget.is_short;
         budget.is_short |= others_short;
     }
@@ -166,7 +179,8 @@ impl Row {
         if let Some(value) = value
             && let Some(histogram) = self.histogram(what)
         {
-            histogram.observe(value);
+            let is_full = histogram.observe(value);
+            self.is_full |= is_full;
         }
     }
 
@@ -174,7 +188,7 @@ impl Row {
         let slot = self.histograms.get_mut(what as usize)?;
         if slot.is_none() {
             let (family, label) = (*self.spelling.histograms.get(what as usize)?)?;
-            *slot = Distribution::new(family, label).map(Box::new);
+            *slot = Distribution::new(family, label, self.is_native).map(Box::new);
         }
         slot.as_deref_mut()
     }
