@@ -54,11 +54,11 @@ pub struct Config {
     pub priority_label: bool,
     /// Distributions of bytes and tokens are Envoy's own histograms.
     pub native_histograms: bool,
-    /// Request headers with the fairness id, the first that is there counts; lower case.
+    /// Request headers with the fairness id, the first that is there counts; lower case. The same in `admission`.
     pub fairness_headers: Vec<String>,
-    /// Request headers with the name of the objective, the first that is there counts; lower case.
+    /// Request headers with the name of the objective, the first that is there counts; lower case. The same in `admission`.
     pub objective_headers: Vec<String>,
-    /// Priorities of objectives.
+    /// Priorities of objectives. The same in `admission`.
     pub objectives: Vec<(String, i32)>,
     /// Distinct fairness ids that get series of their own.
     pub max_fairness_ids: u32,
@@ -171,12 +171,7 @@ impl Config {
         };
         read_keys(&object, KEYS, "", &mut config)?;
         if let Some(Value::Object(admission)) = object.get("admission") {
-            let admission = Admission::parse(admission, &config)?;
-            // What it says of its own, it says for labels too: a request has one priority.
-            config.objectives.clone_from(&admission.objectives);
-            config.fairness_headers.clone_from(&admission.fairness_headers);
-            config.objective_headers.clone_from(&admission.objective_headers);
-            config.admission = Some(admission);
+            Admission::read(admission, &mut config)?;
         }
         if config.hash_tenant && (config.tenant_header.is_empty() || config.tenant_key.is_none()) {
             let problem = "expected `tenant_header` and `tenant_key` beside it".to_string();

@@ -8,11 +8,11 @@ use std::fmt::Write;
 use serde_json::{Map, Value, json};
 use tally_core::api::Api;
 use tally_core::change::rewrite::MAX_WEIGHT;
-use tally_core::config::{Key, Kind, OnFailure};
+use tally_core::config::{Config, Key, Kind, OnFailure};
 
 /// A table of these keys.
 #[must_use]
-pub fn table<T: Default>(keys: &[Key<T>]) -> String {
+pub fn table(keys: &[Key]) -> String {
     let mut text = String::from("| key | value | default | meaning |\n|---|---|---|---|\n");
     for Key { name, kind, meaning } in keys {
         let default = match default(kind) {
@@ -26,7 +26,7 @@ pub fn table<T: Default>(keys: &[Key<T>]) -> String {
 
 /// A schema of an object with these keys.
 #[must_use]
-pub fn object<T: Default>(keys: &[Key<T>]) -> Map<String, Value> {
+pub fn object(keys: &[Key]) -> Map<String, Value> {
     let mut properties = Map::new();
     for Key { name, kind, meaning } in keys {
         let mut schema = shape(kind);
@@ -74,8 +74,8 @@ fn linked(meaning: &str) -> String {
 }
 
 /// What an empty configuration has there; `None`: nothing.
-fn default<T: Default>(kind: &Kind<T>) -> Option<Value> {
-    let of = &mut T::default();
+fn default(kind: &Kind) -> Option<Value> {
+    let of = &mut Config::default();
     match kind {
         Kind::Flag(place) => Some(json!(*place(of))),
         Kind::Whole(.., place) => Some(json!(*place(of))),
@@ -96,7 +96,7 @@ fn default<T: Default>(kind: &Kind<T>) -> Option<Value> {
 }
 
 /// The part of a key's schema that says what may stand there.
-fn shape<T>(kind: &Kind<T>) -> Map<String, Value> {
+fn shape(kind: &Kind) -> Map<String, Value> {
     let header = json!({ "type": "string", "pattern": "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$" });
     fields(match kind {
         Kind::Flag(_) => json!({ "type": "boolean" }),

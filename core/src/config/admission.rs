@@ -57,15 +57,15 @@ pub(super) const MAX_PRIORITY: u32 = 1_000_000;
 pub(super) const MAX_HEADERS: usize = 8;
 
 /// All keys under `admission`, in the order docs list them.
-pub const KEYS: &[Key<Admission>] = &[
+pub const KEYS: &[Key] = &[
     Key {
         name: "cluster",
-        kind: Kind::Text(MAX_CLUSTER_NAME, |to| &mut to.cluster),
+        kind: Kind::Text(MAX_CLUSTER_NAME, |to| &mut of(to).cluster),
         meaning: doc("Envoy's cluster with the gRPC port of `tallyd serve`."),
     },
     Key {
         name: "timeout_ms",
-        kind: Kind::Whole(1, 3_600_000, |to| &mut to.timeout_ms),
+        kind: Kind::Whole(1, 3_600_000, |to| &mut of(to).timeout_ms),
         meaning: doc(
             "Milliseconds a request may wait; the companion is told. If it has not decided one second later it is \
                   taken for gone.",
@@ -73,7 +73,7 @@ pub const KEYS: &[Key<Admission>] = &[
     },
     Key {
         name: "on_failure",
-        kind: Kind::OnFailure(|to| &mut to.on_failure),
+        kind: Kind::OnFailure(|to| &mut of(to).on_failure),
         meaning: doc(
             "What becomes of a request if the companion is gone, slow or answers nonsense: it passes, or gets 503.",
         ),
@@ -102,6 +102,10 @@ pub const KEYS: &[Key<Admission>] = &[
     },
 ];
 
+fn of(config: &mut Config) -> &mut Admission {
+    config.admission.get_or_insert_with(Admission::default)
+}
+
 impl OnFailure {
     /// The choice of this name.
     #[must_use]
@@ -115,19 +119,20 @@ impl OnFailure {
 }
 
 impl Admission {
-    /// Reads the object under `admission`.
+    /// Reads the object under `admission`. Headers and objectives are one for labels and admission: what it says of them
+    /// goes for both, what stands beside it too.
     ///
     /// # Errors
     /// The first key that is wrong.
-    pub(super) fn parse(object: &Map<String, Value>, config: &Config) -> Result<Self, ConfigError> {
-        let mut admission = Self {
-            fairness_headers: config.fairness_headers.clone(),
-            objective_headers: config.objective_headers.clone(),
-            objectives: config.objectives.clone(),
-            ..Self::default()
-        };
-        read_keys(object, KEYS, "admission.", &mut admission)?;
-        Ok(admission)
+    pub(super) fn read(object: &Map<String, Value>, config: &mut Config) -> Result<(), ConfigError> {
+        config.admission = Some(Self::default());
+        read_keys(object, KEYS, "admission.", config)?;
+        if let Config { admission: Some(admission), fairness_headers, objective_headers, objectives, .. } = config {
+            admission.fairness_headers.clone_from(fairness_headers);
+            admission.objective_headers.clone_from(objective_headers);
+            admission.objectives.clone_from(objectives);
+        }
+        Ok(())
     }
 
     /// The priority of an objective, if the configuration gives one.

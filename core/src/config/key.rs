@@ -10,57 +10,57 @@ use alloc::vec::Vec;
 
 use serde_json::{Map, Value};
 
-use super::{Admission, ConfigError, OnFailure, Profile};
+use super::{Config, ConfigError, OnFailure, Profile};
 use crate::api::Api;
 use crate::change::rewrite::{self, ModelRewrite};
 use crate::labels::TenantKey;
 
 /// A key of the configuration.
-pub struct Key<T: 'static> {
+pub struct Key {
     /// Its name.
     pub name: &'static str,
     /// What may stand there, and where it is kept.
-    pub kind: Kind<T>,
+    pub kind: Kind,
     /// What it does.
     pub meaning: &'static str,
 }
 
-/// Where a value of type `V` is kept in a `T`.
-pub type Place<T, V> = fn(&mut T) -> &mut V;
+/// Where a value is kept. One type for all keys, those of admission too: the code that reads them is there once.
+pub type Place<V> = fn(&mut Config) -> &mut V;
 
 /// What may stand under a key. What is read goes to the place.
-pub enum Kind<T: 'static> {
+pub enum Kind {
     /// `true` or `false`.
-    Flag(Place<T, bool>),
+    Flag(Place<bool>),
     /// A whole number from the first to the second, both included.
-    Whole(u32, u32, Place<T, u32>),
+    Whole(u32, u32, Place<u32>),
     /// A header name; kept in lower case. Empty: none.
-    Header(Place<T, String>),
+    Header(Place<String>),
     /// At most so many header names.
-    Headers(usize, Place<T, Vec<String>>),
+    Headers(usize, Place<Vec<String>>),
     /// Names, none of them empty.
-    Names(Place<T, Vec<String>>),
+    Names(Place<Vec<String>>),
     /// A text of visible ASCII characters, at most so many.
-    Text(usize, Place<T, String>),
+    Text(usize, Place<String>),
     /// 32 hexadecimal digits, which no message shows.
-    Secret(Place<T, Option<TenantKey>>),
+    Secret(Place<Option<TenantKey>>),
     /// Path endings and the APIs they speak.
-    Paths(Place<T, Vec<(String, Api)>>),
+    Paths(Place<Vec<(String, Api)>>),
     /// Models that are another one upstream.
-    Rewrites(Place<T, Vec<ModelRewrite>>),
+    Rewrites(Place<Vec<ModelRewrite>>),
     /// Names and their priorities, at most so far from 0.
-    Priorities(u32, Place<T, Vec<(String, i32)>>),
+    Priorities(u32, Place<Vec<(String, i32)>>),
     /// `open` or `closed`.
-    OnFailure(Place<T, OnFailure>),
+    OnFailure(Place<OnFailure>),
     /// One of two names; the flag says that it is the second.
-    OneOf([&'static str; 2], Place<T, bool>),
+    OneOf([&'static str; 2], Place<bool>),
     /// `llm_d_epp`, `gen_ai`, or a list of them.
-    Profile(Place<T, Profile>),
-    /// The keys of admission; its object switches it on. [`Admission`] reads it.
-    Admission(&'static [Key<Admission>]),
+    Profile(Place<Profile>),
+    /// The keys of admission; its object switches it on, and is read when the other keys are.
+    Admission(&'static [Key]),
 }
 
-impl<T> Kind<T> {
+impl Kind {
     /// What may stand there, in words.
     #[must_use]
     pub fn expected(&self) -> Cow<'static, str> {
@@ -88,7 +88,7 @@ impl<T> Kind<T> {
     }
 
     /// Reads a value into its place.
-    fn read(&self, value: &Value, to: &mut T) -> Option<()> {
+    fn read(&self, value: &Value, to: &mut Config) -> Option<()> {
         match self {
             Self::Flag(place) => *place(to) = value.as_bool()?,
             Self::Whole(least, most, place) => *place(to) = whole(value).filter(|n| (least..=most).contains(&n))?,
@@ -113,11 +113,11 @@ impl<T> Kind<T> {
 }
 
 /// Reads every value of an object by its key; `prefix` stands before the names in errors.
-pub(super) fn read_keys<T>(
+pub(super) fn read_keys(
     object: &Map<String, Value>,
-    keys: &[Key<T>],
+    keys: &[Key],
     prefix: &str,
-    to: &mut T,
+    to: &mut Config,
 ) -> Result<(), ConfigError> {
     for (name, value) in object {
         let error = |problem| Err(ConfigError { key: format!("{prefix}{}", short(name)), problem });

@@ -1,11 +1,11 @@
 //! All keys of the filter's configuration but those of admission, in the order docs list them.
 
 use super::admission::{MAX_HEADERS, MAX_PRIORITY};
-use super::{ADMISSION_KEYS, Config, Key, Kind};
+use super::{ADMISSION_KEYS, Key, Kind};
 use crate::doc;
 
 /// See the file's head.
-pub const KEYS: &[Key<Config>] = &[
+pub const KEYS: &[Key] = &[
     Key {
         name: "max_models",
         kind: Kind::Whole(1, 10_000, |to| &mut to.max_models),
