@@ -42,9 +42,12 @@ fn configurations(value: &Value, found: &mut Vec<Value>) {
     }
 }
 
-/// JSON blocks of a Markdown file.
+/// JSON blocks of a Markdown file, and objects in the middle of its sentences.
 fn blocks(text: &str) -> impl Iterator<Item = &str> {
-    text.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next())
+    let fenced = text.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let inline =
+        text.lines().flat_map(|line| line.split('`').skip(1).step_by(2)).filter(|code| code.starts_with("{\""));
+    fenced.chain(inline)
 }
 
 /// Configurations in the code of tests: raw strings with an object.
@@ -76,7 +79,7 @@ fn every_example_in_the_project_is_accepted_by_the_schema_and_by_the_filter() ->
         }
     }
     let in_docs = examples.len() - in_yaml;
-    ensure!(in_docs >= 5, "{in_docs} blocks of JSON");
+    ensure!(in_docs >= 10, "{in_docs} blocks of JSON");
     let mut sources = Vec::new();
     files(&root().join("integration/tests"), &["rs"], &mut sources)?;
     for path in &sources {
