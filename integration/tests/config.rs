@@ -42,12 +42,14 @@ fn configurations(value: &Value, found: &mut Vec<Value>) {
     }
 }
 
-/// JSON blocks of a Markdown file, and objects in the middle of its sentences.
+/// JSON blocks of a Markdown file.
 fn blocks(text: &str) -> impl Iterator<Item = &str> {
-    let fenced = text.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next());
-    let inline =
-        text.lines().flat_map(|line| line.split('`').skip(1).step_by(2)).filter(|code| code.starts_with("{\""));
-    fenced.chain(inline)
+    text.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next())
+}
+
+/// Objects in the middle of a Markdown file's sentences.
+fn inline(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().flat_map(|line| line.split('`').skip(1).step_by(2)).filter(|code| code.starts_with("{\""))
 }
 
 /// Configurations in the code of tests: raw strings with an object.
@@ -74,7 +76,10 @@ fn every_example_in_the_project_is_accepted_by_the_schema_and_by_the_filter() ->
     // The bootstrap and Istio's three ways.
     ensure!(in_yaml >= 4, "{examples:?}");
     for name in ["README.md", "docs/CONFIG.md", "docs/CHANGES.md", "docs/ADMISSION.md", "docs/METRICS.md"] {
-        for block in blocks(&fs::read_to_string(root().join(name))?) {
+        let text = fs::read_to_string(root().join(name))?;
+        // CHANGES.md shows what is put into requests, too.
+        let sentences = inline(&text).filter(|_| name != "docs/CHANGES.md");
+        for block in blocks(&text).chain(sentences) {
             examples.push((name.into(), serde_json::from_str(block).with_context(|| format!("{name}: {block}"))?));
         }
     }
