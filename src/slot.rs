@@ -4,6 +4,7 @@
 //! after each flush. A slot whose time is long over is claimed by whoever sees it first, who takes the shares out of the
 //! gauges. A VM that was only slow finds its slot claimed and gives its shares again.
 
+use tally_core::config::MAX_FLUSH_INTERVAL_MS;
 use tally_core::timing::Nanos;
 
 use crate::host;
@@ -12,6 +13,8 @@ use crate::host;
 const MAX_SLOTS: u32 = 256;
 /// A VM whose flush is overdue for so long is taken for failed. Many ticks: a busy worker is not a dead one.
 const STALE_NANOS: u64 = 5_000_000_000;
+/// Longest time to the next flush.
+const LONGEST_NANOS: u64 = MAX_FLUSH_INTERVAL_MS as u64 * 1_000_000;
 /// A version that no value has: Envoy counts them from 1.
 const NO_VERSION: u32 = u32::MAX;
 /// First byte of a slot that nobody holds.
@@ -67,7 +70,8 @@ impl Slot {
         for key in (0..MAX_SLOTS).map(key) {
             let (value, version) = host::shared(&key)?;
             let Some((next, shares)) = read(&value) else { continue };
-            let is_stale = now.since(next).0 > STALE_NANOS;
+            // Farther ahead than any flush is a time from before the clock was set back.
+            let is_stale = now.since(next).0 > STALE_NANOS || next.since(now).0 > LONGEST_NANOS + STALE_NANOS;
             if is_stale && own != Some(key.as_str()) && host::set_shared(&key, &[FREE], Some(version)) == Ok(true) {
                 return Some(String::from_utf8_lossy(shares).into_owned());
             }

@@ -23,7 +23,7 @@ pub use admission::{Admission, KEYS as ADMISSION_KEYS, OnFailure};
 use key::read_keys;
 pub(crate) use key::whole;
 pub use key::{Key, Kind, Place};
-pub use keys::KEYS;
+pub use keys::{KEYS, MAX_FLUSH_INTERVAL_MS};
 
 /// How the filter works.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -79,6 +79,10 @@ impl Names {
 
     #[inline(never)]
     fn find(&mut self, raw: &[u8]) -> Option<Symbol> {
+        // Most values come clean, and a clean value is its own cleaned form.
+        if let Some(symbol) = core::str::from_utf8(raw).ok().and_then(|text| self.symbols.get(text)) {
+            return Some(*symbol);
+        }
         clean_into(raw, &mut self.scratch);
         if let Some(symbol) = self.symbols.get(self.scratch.as_str()) {
             return Some(*symbol);
@@ -202,6 +206,7 @@ mod tests {
             (b"a\xffb", "a\u{fffd}b"),
         ] {
             assert_eq!(clean(raw), cleaned);
+            assert_eq!(clean(cleaned.as_bytes()), cleaned, "what is clean stays as it is");
         }
     }
 
@@ -224,6 +229,7 @@ mod tests {
         let cleaned = clean(long.as_bytes());
         assert_eq!(cleaned, "\u{20ac}".repeat(66));
         assert!(cleaned.len() <= MAX_VALUE_BYTES);
+        assert_eq!(clean(cleaned.as_bytes()), cleaned, "what is clean stays as it is");
     }
 
     #[test]

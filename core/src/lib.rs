@@ -6,6 +6,7 @@
 //! response ─► response ┘              └─► Measured ─► table ─┘
 //!              ├─ inflate   gzip, a side copy
 //!              ├─ sse       events of a stream
+//!              ├─ usual     the event that differs from the last one only in its text
 //!              ├─ json      wanted values (schema), no tree
 //!              ├─ document  what one event or body says
 //!              ├─ usage     tokens, in one meaning for all APIs
@@ -37,6 +38,7 @@ pub mod sse;
 pub mod table;
 pub mod timing;
 pub mod usage;
+mod usual;
 
 /// Words for documents and for the companion's page: the filter need not carry them.
 const fn doc(text: &'static str) -> &'static str {

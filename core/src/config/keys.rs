@@ -4,6 +4,9 @@ use super::admission::{MAX_HEADERS, MAX_PRIORITY};
 use super::{ADMISSION_KEYS, Key, Kind};
 use crate::doc;
 
+/// Longest time between two flushes.
+pub const MAX_FLUSH_INTERVAL_MS: u32 = 60_000;
+
 /// See the file's head.
 pub const KEYS: &[Key] = &[
     Key {
@@ -20,7 +23,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "flush_interval_ms",
-        kind: Kind::Whole(10, 60_000, |to| &mut to.flush_interval_ms),
+        kind: Kind::Whole(10, MAX_FLUSH_INTERVAL_MS, |to| &mut to.flush_interval_ms),
         meaning: doc(
             "Milliseconds between two flushes of the filter's counts into Envoy's stats; what a failing VM may lose.",
         ),
