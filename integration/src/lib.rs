@@ -12,6 +12,7 @@ pub mod dashboard;
 pub mod demo;
 pub mod envoy;
 pub mod expect;
+pub mod filter_config;
 pub mod growing;
 pub mod kube;
 pub mod ledger;
