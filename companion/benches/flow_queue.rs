@@ -135,7 +135,7 @@ fn by_lock(threads: usize) -> f64 {
         async move {
             for request in 0..GATE_PAIRS / CALLERS {
                 let question = EnqueueAndWaitRequest { fairness_id: (request % 100).to_string(), ..Default::default() };
-                black_box(gate.enqueue(question).await);
+                black_box(gate.ask(&question).await);
                 tokio::task::yield_now().await;
             }
         }
