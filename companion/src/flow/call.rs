@@ -9,9 +9,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
-use tally_core::admission::{
-    ENQUEUE_AND_WAIT, EnqueueAndWaitRequest, REPORT, ReportRequest, ReportResponse, SERVICE,
-};
+use tally_core::admission::{ENQUEUE_AND_WAIT, EnqueueAndWaitRequest, REPORT, ReportRequest, ReportResponse, SERVICE};
 use tokio_util::sync::CancellationToken;
 
 use super::gate::Gate;
@@ -64,9 +62,9 @@ pub(super) async fn read<'a>(
     closing: &CancellationToken,
 ) -> Option<Waiting<'a>> {
     let read = match method {
-        Method::EnqueueAndWait => question(&mut body).await.map(|question| {
-            question.map(|question| gate.ask(&question))
-        }),
+        Method::EnqueueAndWait => {
+            question(&mut body).await.map(|question| question.map(|question| gate.ask(&question)))
+        }
         Method::Report => {
             let ended = tokio::select! {
                 ended = reports(&mut body, gate) => ended,

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::uri::PathAndQuery;
+use rustls::ServerConfig;
 use tally_core::admission::{
     ENQUEUE_AND_WAIT, EnqueueAndWaitRequest, EnqueueAndWaitResponse, REPORT, ReportRequest, ReportResponse, SERVICE,
 };
 use tallyd::flow::config::{FlowConfig, FlowPlan};
 use tallyd::flow::pool::PoolView;
 use tallyd::flow::saturation::EndpointSample;
-use rustls::ServerConfig;
 use tallyd::flow::{FlowControl, FlowListeners};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};

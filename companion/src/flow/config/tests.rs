@@ -39,10 +39,7 @@ fn a_block_as_epp_users_write_it_is_understood() {
 #[test]
 fn a_value_that_cannot_be_is_named_with_its_key() {
     for (text, said) in [
-        (
-            "saturationDetector: {queueDepthThreshold: 0}",
-            "saturationDetector.queueDepthThreshold: expected a number",
-        ),
+        ("saturationDetector: {queueDepthThreshold: 0}", "saturationDetector.queueDepthThreshold: expected a number"),
         ("priorityBands: [{priority: 1}, {priority: 1}]", "priorityBands: priority 1 is listed twice"),
         ("defaultPriorityBand: {weights: {a: 0}}", "weights: expected numbers from 1 to 1000"),
         ("defaultPriorityBand: {usageLimit: 0}", "usageLimit: expected a number above 0"),

@@ -90,4 +90,3 @@ impl Reconciler {
 pub(super) const TELL_AGAIN_AFTER: Duration = Duration::from_secs(60);
 /// A series stays this long after the file stopped naming its adapter.
 pub(super) const SERIES_LINGER: Duration = Duration::from_secs(300);
-

@@ -127,10 +127,7 @@ impl World {
                     assert_ne!(id, "base");
                 }
                 Action::Unload(_) => {
-                    assert!(
-                        self.wish.forbidden.contains(&id) || self.wish.exist.contains_key(&id),
-                        "{id}: unnamed"
-                    );
+                    assert!(self.wish.forbidden.contains(&id) || self.wish.exist.contains_key(&id), "{id}: unnamed");
                 }
             }
             assert!(self.calls.iter().all(|call| call.id() != id), "two calls for one adapter");
@@ -274,10 +271,7 @@ fn a_failing_adapter_is_tried_ever_more_rarely_and_another_is_not_delayed() {
 /// Adapters `m0`, `m1` and so on from `/1`.
 fn many(range: std::ops::Range<usize>) -> Desired {
     let adapter = |index| Adapter { id: format!("m{index}"), source: "/1".into(), base_model: None };
-    Desired {
-        exist: range.map(adapter).map(|adapter| (adapter.id.clone(), adapter)).collect(),
-        ..Desired::default()
-    }
+    Desired { exist: range.map(adapter).map(|adapter| (adapter.id.clone(), adapter)).collect(), ..Desired::default() }
 }
 
 #[test]
