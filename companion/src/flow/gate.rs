@@ -77,7 +77,8 @@ impl Gate {
     pub fn ask(&self, question: &EnqueueAndWaitRequest) -> Place<'_> {
         let (sender, decided) = oneshot::channel();
         let request = self.enter(question, sender);
-        Place { gate: self, request, decided, caller: (question.reporter, question.request), is_answered: false }
+        let request = request.unwrap_or(RequestId::NONE);
+        Place { gate: self, request, decided: Some(decided), caller: (question.reporter, question.request) }
     }
 
     /// Takes one message of a caller's report stream.
@@ -187,16 +188,15 @@ impl Gate {
     }
 
     /// A caller has gone before it read its answer.
-    pub(super) fn leave(&self, place: &mut Place<'_>) {
+    pub(super) fn leave(&self, request: RequestId, mut decided: oneshot::Receiver<Answer>, caller: (u64, u64)) {
         self.act(|State { controller, .. }, now_nanos, out| {
-            let left = place.request.and_then(|request| controller.leave(request, now_nanos));
-            if let Some(left) = left {
+            if let Some(left) = controller.leave(request, now_nanos) {
                 out.push(left);
                 return;
             }
             // Let go at the same moment: it will not run.
-            if place.decided.try_recv().is_ok_and(|answer| answer.outcome == Outcome::Dispatched) {
-                let (reporter, request) = place.caller;
+            if decided.try_recv().is_ok_and(|answer| answer.outcome == Outcome::Dispatched) {
+                let (reporter, request) = caller;
                 let never_ran = Completed { request, prompt_tokens: 0, output_tokens: 0 };
                 controller.completed(reporter, &[never_ran], now_nanos, out);
             }

@@ -18,12 +18,12 @@ use super::queue::RequestId;
 #[must_use = "a place that is dropped is given up"]
 pub struct Place<'a> {
     pub(super) gate: &'a Gate,
-    /// Its name in the queue; `None` if it was refused.
-    pub(super) request: Option<RequestId>,
-    pub(super) decided: oneshot::Receiver<Answer>,
+    /// Its name in the queue; none if it was refused.
+    pub(super) request: RequestId,
+    /// Until it is answered.
+    pub(super) decided: Option<oneshot::Receiver<Answer>>,
     /// Who asks, and the caller's number of the request.
     pub(super) caller: (u64, u64),
-    pub(super) is_answered: bool,
 }
 
 /// What was decided.
@@ -36,7 +36,7 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// Of a gate that is no longer there.
+    /// Of a gate that is no longer there, or to who asks again after the answer.
     const STOPPED: Self =
         Self { outcome: Outcome::RejectedOther, cause: Some(Cause::Stopping), priority: 0, waited_nanos: 0 };
 }
@@ -45,16 +45,19 @@ impl Future for Place<'_> {
     type Output = EnqueueAndWaitResponse;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<EnqueueAndWaitResponse> {
-        let answer = ready!(Pin::new(&mut self.decided).poll(context)).unwrap_or(Answer::STOPPED);
-        self.is_answered = true;
+        let answer = match &mut self.decided {
+            Some(decided) => ready!(Pin::new(decided).poll(context)).unwrap_or(Answer::STOPPED),
+            None => Answer::STOPPED,
+        };
+        self.decided = None;
         Poll::Ready(self.gate.respond(answer))
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        if !self.is_answered {
-            self.gate.leave(self);
+        if let Some(decided) = self.decided.take() {
+            self.gate.leave(self.request, decided, self.caller);
         }
     }
 }
