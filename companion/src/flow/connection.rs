@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, Stream};
-use h2::server::{Builder, SendResponse};
+use h2::server::{Builder, Connection, Handshake, SendResponse};
 use h2::{Ping, PingPong, RecvStream};
 use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::call::{self, Method, Waiting};
 use super::gate::Gate;
+use super::sips::{Leave, Sips};
 use super::wire::{self, Status};
 
 /// Serves one connection to its end.
@@ -27,7 +28,8 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     gate: &Gate,
     closing: &CancellationToken,
 ) -> Result<(), h2::Error> {
-    let greeting = settings().handshake::<_, Bytes>(socket);
+    let (socket, leave) = Sips::of(socket);
+    let greeting = greet(settings().handshake::<_, Bytes>(socket), &leave);
     // A peer that does not speak up would hold a place.
     let Ok(connection) = tokio::time::timeout(GREETING_TIMEOUT, greeting).await else { return Ok(()) };
     let mut connection = connection?;
@@ -43,7 +45,12 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         if heart.has_stopped(context) {
             return Poll::Ready(Ok(()));
         }
+        let mut are_all_taken = true;
         loop {
+            if are_all_taken {
+                leave.give();
+            }
+            are_all_taken = false;
             let mut is_idle = true;
             // Answers are written at the next look at the socket: many calls share one.
             for _ in 0..CALLS_AT_ONCE {
@@ -51,12 +58,32 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                     Poll::Ready(Some(Ok((request, respond)))) => calls.begin(request, respond),
                     Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
                     Poll::Ready(None) => return Poll::Ready(Ok(())),
-                    Poll::Pending => break,
+                    Poll::Pending => {
+                        are_all_taken = true;
+                        break;
+                    }
                 }
                 is_idle = false;
             }
-            if !calls.go_on(context) && is_idle {
+            if !calls.go_on(context) && is_idle && !leave.was_missed() {
                 return Poll::Pending;
+            }
+        }
+    })
+    .await
+}
+
+/// The peer's first bytes may come in many reads.
+async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
+    mut handshake: Handshake<S, Bytes>,
+    leave: &Leave,
+) -> Result<Connection<S, Bytes>, h2::Error> {
+    std::future::poll_fn(|context| {
+        loop {
+            leave.give();
+            let greeted = Pin::new(&mut handshake).poll(context);
+            if greeted.is_ready() || !leave.was_missed() {
+                return greeted;
             }
         }
     })

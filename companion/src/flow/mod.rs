@@ -26,6 +26,7 @@ pub mod queue;
 pub mod running;
 pub mod saturation;
 pub mod sim;
+mod sips;
 mod slots;
 mod start;
 pub mod units;
