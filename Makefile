@@ -104,11 +104,8 @@ manifests: ## render deploy/manifests from the Helm chart
 rules: ## the Prometheus rules, their promtool tests and a real Prometheus (part of `integration` too)
 	@$(STEP) "rules" cargo test --workspace --quiet --test rules
 
-bench-flow: ## flow control: queue, gate and gRPC, beside EPP's queue where Go is there
-	@cargo bench --quiet --package tallyd --bench flow_queue
-	@if command -v go >/dev/null; then cd bench/flow-go && go run .; \
-	else echo "not run: EPP's queue (Go is not installed)"; fi
-	@cargo bench --quiet --package tallyd --bench flow_grpc
+bench-flow: ## flow control: queue, gate and gRPC, beside EPP's where Go is there, with ratios; memory of 100,000 waiting
+	@scripts/bench-flow.sh
 
 flow-figures: ## draw the pictures of docs/FLOW_CONTROL.md with the simulator
 	@cargo build --quiet --package tallyd
