@@ -64,6 +64,10 @@ test-native: ## unit, property and fake-Envoy tests on this machine
 test-wasm: ## the readers and the recorded exchanges on wasm32, in Node
 	@$(STEP) "wasm32 tests" scripts/test-wasm.sh
 
+conformance: setup dist/tally.wasm ## the hard exchanges of testdata/conformance through the filter in a real Envoy: pass or fail each
+	@$(STEP) "build the tool" cargo build --package tally-integration --bin conformance
+	@TALLY_WASM=dist/tally.wasm ENVOY=$$(scripts/envoy.sh) target/debug/conformance $(CASE)
+
 fuzz: ## fuzz the readers against slow, obvious ones; SECONDS_EACH=60 per target
 	@scripts/fuzz.sh $(or $(SECONDS_EACH),60)
 
