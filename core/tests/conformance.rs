@@ -155,11 +155,11 @@ fn every_case_is_measured_as_it_says() {
 fn one_cut_anywhere_changes_nothing() {
     for case in cases() {
         let (request, answer, whole) = (case.request.concat(), case.answer.concat(), in_its_own_pieces(case));
-        for at in cuts(answer.len()) {
+        // Beside a megabyte of one body nothing new can be learnt of the other.
+        for at in cuts(answer.len()).into_iter().filter(|_| request.len() < LARGE_BYTES) {
             let (one, two) = answer.split_at(at);
             check(case, &whole, &[&request], &[one, two], || format!("answer cut at {at}"));
         }
-        // Beside ten megabytes of answer nothing new can be learnt of a request.
         for at in cuts(request.len()).into_iter().filter(|_| answer.len() < LARGE_BYTES) {
             let (one, two) = request.split_at(at);
             check(case, &whole, &[one, two], &[&answer], || format!("request cut at {at}"));
@@ -172,7 +172,7 @@ fn two_cuts_change_nothing_in_a_short_answer() {
     let mut short = 0;
     for case in cases() {
         let (request, answer, whole) = (case.request.concat(), case.answer.concat(), in_its_own_pieces(case));
-        if answer.len() > NEAR_PAIR_BYTES {
+        if answer.len() > NEAR_PAIR_BYTES || request.len() > EVERY_CUT_BYTES {
             continue;
         }
         let near = if answer.len() <= EVERY_PAIR_BYTES { answer.len() } else { NEAR };
