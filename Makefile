@@ -43,7 +43,7 @@ demo: setup-demo dist/tally.wasm ## real Envoy, real filter, recorded model serv
 	@scripts/demo.sh
 
 test: setup ## everything: format, lints, unit, property and wasm tests, real Envoy, real Prometheus
-	@$(MAKE) lint test-native docs test-wasm integration deny
+	@$(MAKE) lint test-native docs test-wasm fuzz-smoke integration deny
 	@echo; echo "all steps passed"
 
 lint: ## formatting and clippy, nothing let through
@@ -64,12 +64,15 @@ test-native: ## unit, property and fake-Envoy tests on this machine
 test-wasm: ## the readers and the recorded exchanges on wasm32, in Node
 	@$(STEP) "wasm32 tests" scripts/test-wasm.sh
 
-conformance: setup dist/tally.wasm ## the hard exchanges of testdata/conformance through the filter in a real Envoy: pass or fail each
+conformance: setup-demo dist/tally.wasm ## the hard exchanges of testdata/conformance through the filter in a real Envoy: pass or fail each
 	@$(STEP) "build the tool" cargo build --package tally-integration --bin conformance
 	@TALLY_WASM=dist/tally.wasm ENVOY=$$(scripts/envoy.sh) target/debug/conformance $(CASE)
 
-fuzz: ## fuzz the readers against slow, obvious ones; SECONDS_EACH=60 per target
-	@scripts/fuzz.sh $(or $(SECONDS_EACH),60)
+fuzz: ## fuzz readers, exchanges, configurations, messages, pages; SECONDS_EACH=60 per target, TARGETS="exchange sse"
+	@scripts/fuzz.sh $(or $(SECONDS_EACH),60) $(TARGETS)
+
+fuzz-smoke: ## a few seconds of each target that needs nothing of tallyd
+	@$(STEP) "fuzz smoke" scripts/fuzz.sh 4 core
 
 bench: dist/tally.wasm ## Envoy with Tally beside no filter, an empty one, a naive one, Lua and ext_proc: writes docs/BENCHMARKS.md
 	@scripts/bench.sh
