@@ -30,9 +30,10 @@ setup-helm: ## build Helm 3 from its Go module for the tests of the chart (once;
 setup-browser: ## get headless Chromium and its driver for the tests of the live page
 	@scripts/browser.sh fetch >/dev/null
 
-build: setup-build dist/tally.wasm ## leave dist/tally.wasm and dist/tallyd, both optimised
+build: setup-build dist/tally.wasm ## leave dist/tally.wasm and dist/tallyd, both optimised, and their SHA256SUMS
 	@$(STEP) "build tallyd" cargo build --release --package tallyd --bin tallyd
 	@install -D target/release/tallyd dist/tallyd
+	@cd dist && sha256sum tally.wasm tallyd >SHA256SUMS
 	@ls -l dist
 
 dist/tally.wasm: $(FILTER_SOURCES)

@@ -33,6 +33,7 @@ fuzz_target!(|data: &[u8]| {
         && let Some(slow) = bodies.read()
     {
         assert!(slow.agrees(bodies.api, &whole), "{slow:#?}\n{whole:#?}");
+        assert!(bodies.cause.is_some() || slow.agrees_in_quality(bodies.api, &whole), "{slow:#?}\n{whole:#?}");
     }
 });
 

@@ -57,7 +57,9 @@ impl Bodies<'_> {
         if kind == b"text/event-stream" {
             let stream = super::sse::read(self.answer);
             for (_, data) in stream.events.iter().chain(&stream.unfinished) {
-                if data != b"[DONE]" {
+                if data == b"[DONE]" {
+                    slow.no_json = true;
+                } else {
                     slow.document(data)?;
                 }
             }
@@ -65,6 +67,8 @@ impl Bodies<'_> {
             slow.document(self.answer)?;
             // Of streams only.
             slow.output_events = None;
+        } else {
+            slow.no_json = true;
         }
         Some(slow)
     }
@@ -80,6 +84,9 @@ pub struct Slow {
     pub bad_count: bool,
     pub error: bool,
     pub output_events: Option<u64>,
+    /// Something was JSON, something was not.
+    json: bool,
+    no_json: bool,
     had_timed_usage: bool,
     several_prompts: bool,
 }
@@ -111,6 +118,20 @@ impl Slow {
             && self.output_events.is_none_or(|events| events == found.output_events)
     }
 
+    /// Does the code under test say the same of a good answer that came to its end?
+    pub fn agrees_in_quality(&self, api: Api, found: &Measured) -> bool {
+        let (input, output) = (self.counts[INPUT].is_some(), self.counts[OUTPUT].is_some());
+        let (outcome, quality) = match () {
+            () if self.error => ("upstream_error", "not_expected"),
+            () if !input && !output && self.no_json && !self.json => ("complete", "unparsed"),
+            () if self.bad_count => ("complete", "partial"),
+            () if !input && !output => ("complete", "missing"),
+            () if input && (output || api == Api::Embeddings) => ("complete", "found"),
+            () => ("complete", "partial"),
+        };
+        (found.outcome.label(), found.usage_quality.label()) == (outcome, quality)
+    }
+
     fn request(&mut self, body: &[u8]) -> Option<()> {
         if body.trim_ascii().is_empty() {
             return Some(());
@@ -134,8 +155,13 @@ impl Slow {
         if text.trim_ascii().is_empty() {
             return Some(());
         }
-        let mut objects = 0;
-        self.tops(&parse(text)?, &mut objects)
+        let tree = parse(text)?;
+        // Of a bare number nobody knows whether it is whole.
+        if matches!(tree, Tree::Integer(_) | Tree::Float | Tree::Negative) {
+            return None;
+        }
+        self.json = true;
+        self.tops(&tree, &mut 0)
     }
 
     fn tops(&mut self, tree: &Tree, objects: &mut usize) -> Option<()> {

@@ -56,6 +56,7 @@ fn the_slow_reader_finds_the_same_in_every_recorded_answer() {
         let slow = bodies.read().unwrap_or_else(|| panic!("{bodies:?} is not read"));
         let found = bodies.measure(&[]);
         assert!(slow.agrees(bodies.api, &found), "{slow:#?}\n{found:#?}");
+        assert!(slow.agrees_in_quality(bodies.api, &found), "{slow:#?}\n{found:#?}");
     }
 }
 
@@ -82,6 +83,7 @@ proptest! {
         let bodies = bodies(&seed);
         let found = bodies.measure(&cuts);
         if let Some(slow) = bodies.read() {
+            prop_assert!(slow.agrees_in_quality(bodies.api, &found), "{slow:#?}\n{found:#?}");
             prop_assert!(slow.agrees(bodies.api, &found), "{slow:#?}\n{found:#?}\n{}", String::from_utf8_lossy(&seed.3));
         }
     }
