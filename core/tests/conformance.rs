@@ -122,7 +122,7 @@ fn cuts(length: usize) -> BTreeSet<usize> {
     let between = (1..20).map(|part| length / 20 * part + part % 7);
     let all = (0..EDGE_BYTES).chain(length - EDGE_BYTES..=length).chain(between).collect::<BTreeSet<_>>();
     // Megabytes take their time.
-    all.into_iter().step_by(1 + length / 100_000).collect()
+    all.into_iter().step_by(1 + length / 20_000).collect()
 }
 
 fn in_its_own_pieces<'a>(case: &'a Case) -> Measured {

@@ -4,6 +4,8 @@
 #[path = "../../core/tests/oracles/mod.rs"]
 mod oracles;
 
+use std::sync::LazyLock;
+
 use libfuzzer_sys::fuzz_target;
 use tally_core::api::Api;
 use tally_core::change::Change;
@@ -28,8 +30,9 @@ fuzz_target!(|data: &[u8]| {
 
 /// Both bodies as the other sides get them.
 fn changed(cuts: &[u8], request: &[u8], answer: &[u8], content_type: &[u8]) -> (Vec<u8>, Vec<u8>) {
-    let config = Config::parse(CONFIG).unwrap();
-    let mut change = Change::begin(&config, Api::Chat, 0).unwrap();
+    static PARSED: LazyLock<Config> = LazyLock::new(|| Config::parse(CONFIG).unwrap());
+    let config = &*PARSED;
+    let mut change = Change::begin(config, Api::Chat, 0).unwrap();
     let pass = |body: &[u8], feed: &mut dyn FnMut(&[u8], bool) -> Option<Vec<u8>>| {
         let mut passed = Vec::new();
         let pieces = oracles::pieces(body, cuts);
@@ -41,7 +44,7 @@ fn changed(cuts: &[u8], request: &[u8], answer: &[u8], content_type: &[u8]) -> (
         }
         passed
     };
-    let request = pass(request, &mut |piece, is_last| change.request_chunk(&config, piece, is_last));
+    let request = pass(request, &mut |piece, is_last| change.request_chunk(config, piece, is_last));
     change.response_head(&ResponseHead { status: 200, content_type, content_encoding: b"" });
     let answer = pass(answer, &mut |piece, is_last| change.response_chunk(piece, is_last));
     (request, answer)
