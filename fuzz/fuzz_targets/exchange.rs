@@ -12,7 +12,9 @@ use tally_core::outcome::Cause;
 
 fuzz_target!(|data: &[u8]| {
     let (cuts, rest) = oracles::cuts_and_bytes(data);
-    let Some(([shape, kind, length], rest)) = rest.split_first_chunk().map(|(head, rest)| (*head, rest)) else { return };
+    let Some(([shape, kind, length], rest)) = rest.split_first_chunk().map(|(head, rest)| (*head, rest)) else {
+        return;
+    };
     let (request, answer) = rest.split_at(rest.len().min(usize::from(length)));
     let bodies = Bodies {
         api: Api::ALL[usize::from(shape) % Api::ALL.len()],

@@ -10,7 +10,9 @@ fuzz_target!(|data: &[u8]| match Config::parse(data) {
         assert_eq!(Config::parse(data).as_ref(), Ok(&config));
         assert!((1..=10_000).contains(&config.max_models) && (1..=10_000).contains(&config.max_tenants));
         assert!((10..=60_000).contains(&config.flush_interval_ms));
-        assert!(config.target_model_header.bytes().chain(config.tenant_header.bytes()).all(|byte| byte.is_ascii_graphic()));
+        assert!(
+            config.target_model_header.bytes().chain(config.tenant_header.bytes()).all(|byte| byte.is_ascii_graphic())
+        );
         let names = Names::new(config.max_models, &config.models);
         assert!(names.len() <= config.models.len() + 2);
         config.api(b"/v1/chat/completions").unwrap();

@@ -136,6 +136,25 @@ fn released_keys_of_tallyds_file_stay() -> Result<()> {
 }
 
 #[test]
+fn released_keys_of_the_adapters_file_stay() -> Result<()> {
+    let mut lines = Lines::new();
+    for (section, text) in [
+        ("", "{vLLMLoRAConfig: {}, nonsense: 1}"),
+        ("vLLMLoRAConfig.", "vLLMLoRAConfig: {nonsense: 1}"),
+        ("vLLMLoRAConfig.ensureExist.", "vLLMLoRAConfig: {ensureExist: {models: [], nonsense: 1}}"),
+        (
+            "vLLMLoRAConfig.ensureExist.models[].",
+            "vLLMLoRAConfig: {ensureExist: {models: [{id: a, source: b, nonsense: 1}]}}",
+        ),
+    ] {
+        let said = tallyd::lora::check(text).map_err(|problem| anyhow::anyhow!(problem))?.warnings.concat();
+        let (_, known) = said.split_once("known are ").with_context(|| format!("{text}: {said}"))?;
+        lines.extend(known.split(", ").map(|key| format!("{section}{key}")));
+    }
+    compare("lora-config.txt", &lines)
+}
+
+#[test]
 fn a_name_that_goes_away_is_seen_and_one_that_comes_is_too() {
     let lines = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Lines>();
     let (promised, found) = (lines(&["a", "b"]), lines(&["b", "c"]));
