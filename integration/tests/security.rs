@@ -18,6 +18,7 @@ use tally_integration::expect::{exact, within};
 use tally_integration::manifests;
 use tally_integration::model_server::{Behaviour, ModelServer};
 use tally_integration::tools::{Process, child, poll, root, tallyd};
+use tallyd::config::{Config, ServeArgs};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -50,6 +51,15 @@ fn the_bootstrap_listens_on_loopback_only() -> Result<()> {
     let addresses: Vec<_> = addresses.collect();
     ensure!(addresses.len() >= 2 && addresses.iter().all(|address| *address == Some(&Value::from("127.0.0.1"))));
     Ok(())
+}
+
+#[test]
+fn while_the_pages_are_for_everybody_flow_control_stays_on_this_machine_too() {
+    let listens = |text: &str| Config::build(&ServeArgs::default(), text, false).unwrap().listen;
+    let here = listens("flow_control: {}\n");
+    assert!([here.address, here.flow, here.flow_health].iter().all(|address| address.ip().is_loopback()), "{here:?}");
+    let guarded = listens("flow_control: {}\nauth: {mode: token-file, token_file: /t}\n");
+    assert!(guarded.flow.ip().is_unspecified(), "{guarded:?}");
 }
 
 #[test]
