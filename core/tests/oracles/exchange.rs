@@ -51,7 +51,7 @@ impl Bodies<'_> {
     pub fn read(&self) -> Option<Slow> {
         let mut slow = Slow::default();
         if self.request.first() != Some(&0x1f) {
-            slow.request(self.request)?;
+            slow.request(self.api, self.request)?;
         }
         let kind = self.content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
         if kind == b"text/event-stream" {
@@ -132,18 +132,20 @@ impl Slow {
         (found.outcome.label(), found.usage_quality.label()) == (outcome, quality)
     }
 
-    fn request(&mut self, body: &[u8]) -> Option<()> {
+    fn request(&mut self, api: Api, body: &[u8]) -> Option<()> {
         if is_blank(body) {
             return Some(());
         }
         let Tree::Object(members) = parse(body)? else { return Some(()) };
+        let mut prompt_seen = false;
         for (key, value) in members {
             match (key.as_str(), value) {
                 ("model", Tree::Text(name)) if self.model.is_empty() => self.model = cut(name),
-                ("prompt", Tree::Array(items)) => {
+                // Which of two prompts counts is nobody's promise.
+                ("prompt", _) if core::mem::replace(&mut prompt_seen, true) => return None,
+                ("prompt", Tree::Array(items)) if api == Api::Completions => {
                     let apart = |item: &&Tree| matches!(item, Tree::Text(_) | Tree::Array(_));
-                    // Which of two prompts counts is nobody's promise.
-                    self.several_prompts |= items.iter().filter(apart).count() > 1;
+                    self.several_prompts = items.iter().filter(apart).count() > 1;
                 }
                 _ => {}
             }
