@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod client;
 pub mod companion;
+pub mod conformance;
 pub mod corpus;
 pub mod dashboard;
 pub mod demo;
