@@ -64,9 +64,10 @@ fn while_the_pages_are_for_everybody_flow_control_stays_on_this_machine_too() {
 
 #[test]
 fn what_people_ask_and_are_answered_is_in_no_log_and_on_no_page() -> Result<()> {
-    let envoy = Envoy::start(
-        &Options::to(ModelServer::start()?.port).config(r#"{"tenant_header":"x-tenant","hash_tenant":true,"tenant_key":"000102030405060708090a0b0c0d0e0f"}"#),
-    )?;
+    let envoy =
+        Envoy::start(&Options::to(ModelServer::start()?.port).config(
+            r#"{"tenant_header":"x-tenant","hash_tenant":true,"tenant_key":"000102030405060708090a0b0c0d0e0f"}"#,
+        ))?;
     let answer = r#"{"model":"m","choices":[{"message":{"content":"ANSWERSECRET"}}],"usage":{"prompt_tokens":3,"completion_tokens":2}}"#;
     let behaviour = Behaviour { body: Some(answer.to_owned()), ..Behaviour::default() };
     let body = r#"{"model":"m","user":"USERSECRET","messages":[{"role":"user","content":"PROMPTSECRET"}]}"#;
