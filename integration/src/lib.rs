@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod chaos;
 pub mod client;
 pub mod companion;
 pub mod corpus;
