@@ -66,7 +66,8 @@ impl Slot {
         for key in (0..MAX_SLOTS).map(key) {
             let (value, version) = host::shared(&key)?;
             let Some((heartbeat, shares)) = read(&value) else { continue };
-            let is_stale = now.since(heartbeat).0 > STALE_NANOS;
+            // A heartbeat of the future is from before the clock was set back.
+            let is_stale = now.since(heartbeat).max(heartbeat.since(now)).0 > STALE_NANOS;
             if is_stale && own != Some(key.as_str()) && host::set_shared(&key, &[FREE], Some(version)) == Ok(true) {
                 return Some(String::from_utf8_lossy(shares).into_owned());
             }
