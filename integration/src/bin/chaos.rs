@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
-use tally_integration::chaos::{Settings, run_only};
+use tally_integration::chaos::{Choice, Settings, run};
 
 /// Long enough for each fault to come a few times.
 const MINUTES: u64 = 3;
@@ -17,7 +17,7 @@ fn main() -> Result<()> {
     };
     eprintln!("  SEED={seed} repeats this schedule");
     let only = std::env::var("FAULT").unwrap_or_default();
-    let report = run_only(Settings { seed, time: Duration::from_secs(seconds) }, &only)?;
+    let report = run(Settings { seed, time: Duration::from_secs(seconds) }, &Choice::Named(only))?;
     println!("{}", report.table());
     ensure!(report.is_good(), "seed {seed}:\n{}", report.troubles());
     Ok(())

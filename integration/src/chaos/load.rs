@@ -181,7 +181,8 @@ impl Shared {
                 let explained = locked(&self.explain)(&answer);
                 if explained.is_none() {
                     let body = String::from_utf8_lossy(&answer.body).into_owned();
-                    let told = format!("request {number} ({outcome}) got {} {body:?} after {:?}", answer.status, answer.took);
+                    let told =
+                        format!("request {number} ({outcome}) got {} {body:?} after {:?}", answer.status, answer.took);
                     locked(&self.hurt).push(told);
                 }
                 explained.and_then(|meaning| fate.explained(meaning))

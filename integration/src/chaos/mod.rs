@@ -29,23 +29,30 @@ pub struct Settings {
     pub time: Duration,
 }
 
+/// Which faults.
+#[derive(Debug, Clone)]
+pub enum Choice {
+    /// Those whose names have this in them.
+    Named(String),
+    /// Those that take a world of their own.
+    Apart,
+    /// Those that share one.
+    Shared,
+}
+
 /// Brings the faults about and looks after each.
 ///
 /// # Errors
 /// If a world cannot be started at all. What a fault finds is in the report.
-pub fn run(settings: Settings) -> Result<Report> {
-    run_only(settings, "")
-}
-
-/// The same with the faults only whose names have this in them.
-///
-/// # Errors
-/// If a world cannot be started at all. What a fault finds is in the report.
-pub fn run_only(settings: Settings, only: &str) -> Result<Report> {
+pub fn run(settings: Settings, choice: &Choice) -> Result<Report> {
     let began = Instant::now();
     let mut rng = Rng::with_seed(settings.seed);
     let mut faults = faults::all();
-    faults.retain(|fault| fault.name.contains(only));
+    faults.retain(|fault| match choice {
+        Choice::Named(part) => fault.name.contains(part.as_str()),
+        Choice::Apart => fault.is_apart,
+        Choice::Shared => !fault.is_apart,
+    });
     let mut report = Report::new(settings.seed, faults.iter().map(|fault| fault.name));
     let mut world = World::start()?;
     let mut round = 0;

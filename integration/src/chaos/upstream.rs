@@ -188,7 +188,8 @@ fn answer(mut stream: &TcpStream, head: &Head, attempt: u32) -> io::Result<bool>
 
 fn whole(mut stream: &TcpStream, status: u64, body: &str, more: &str) -> io::Result<()> {
     let length = body.len();
-    let head = format!("HTTP/1.1 {status} S\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n{more}\r\n");
+    let head =
+        format!("HTTP/1.1 {status} S\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n{more}\r\n");
     stream.write_all(format!("{head}{body}").as_bytes())
 }
 

@@ -82,8 +82,19 @@ impl World {
         let books: Books = Arc::default();
         let load = Load::start(envoy.port, Arc::clone(&books));
         let companion = None;
-        let mut world =
-            Self { envoy, companion, upstream, pool, books, load, options, next_watch: 0, vm_failures: 0.0, flow, folder };
+        let mut world = Self {
+            envoy,
+            companion,
+            upstream,
+            pool,
+            books,
+            load,
+            options,
+            next_watch: 0,
+            vm_failures: 0.0,
+            flow,
+            folder,
+        };
         // Before the companion is there the filter fails open: that is a beginning like any other.
         world.start_companion()?;
         world.load.after(20)?;
@@ -94,7 +105,7 @@ impl World {
     pub(crate) fn start_companion(&mut self) -> Result<()> {
         let config = format!(
             "envoy: [{{url: 'http://127.0.0.1:{}', interval: 250ms}}]\n\
-             pools: [{{name: chaos, discovery: {{file: '{}'}}, engine: vllm}}]\n\
+             pools: [{{name: chaos, discovery: {{file: '{}'}}, engine: vllm, timeout: 1s}}]\n\
              flow_control: {{saturationDetector: {{detectors: [utilization-detector, concurrency-detector], \
              maxConcurrency: 64, metricsStalenessThreshold: 2s}}}}\n",
             self.envoy.admin,
@@ -171,7 +182,8 @@ impl World {
             bail!("Envoy has ended:\n{}", self.envoy.log());
         }
         let is_exact = |book: &Book, page: &crate::page::Page| {
-            book.differences(page).is_empty() && page.total(RUNNING, &[]) == 0.0
+            book.differences(page).is_empty()
+                && page.total(RUNNING, &[]) == 0.0
                 && page.total("tally_filter_live_streams", &[]) == 0.0
         };
         {

@@ -41,6 +41,8 @@ fn leave(world: &mut World, rng: &mut Rng, with_reset: bool) -> Result<Outcome> 
     for phase in phases {
         if matches!(phase, Phase::Queue) {
             world.pool.all_have_waiting(100);
+            // tallyd has seen it: others wait.
+            world.waits(2.0)?;
         }
         let clients = (0..EACH).map(|_| come_to(world, phase)).collect::<Result<Vec<_>>>()?;
         if matches!(phase, Phase::Queue) {

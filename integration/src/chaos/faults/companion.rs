@@ -46,7 +46,7 @@ pub(super) fn frozen(world: &mut World, rng: &mut Rng) -> Result<Outcome> {
 }
 
 pub(super) fn flapping(world: &mut World, rng: &mut Rng) -> Result<Outcome> {
-    for _ in 0..rng.usize(15..30) {
+    for _ in 0..rng.usize(10..25) {
         world.pool.say(rng.usize(..ENDPOINTS), rng.u8(..));
         if rng.u8(..4) == 0 {
             world.pool.list(rng.usize(0..=ENDPOINTS))?;

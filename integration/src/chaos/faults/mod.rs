@@ -32,13 +32,16 @@ pub(crate) enum Outcome {
 pub(crate) struct Fault {
     /// As the table names it.
     pub name: &'static str,
+    /// It takes a world of its own.
+    pub is_apart: bool,
     /// Brings it about.
     pub run: fn(&mut World, &mut Rng) -> Result<Outcome>,
 }
 
 /// All kinds.
 pub(crate) fn all() -> Vec<Fault> {
-    let fault = |name, run| Fault { name, run };
+    let fault = |name, run| Fault { name, is_apart: false, run };
+    let apart = |name, run| Fault { name, is_apart: true, run };
     vec![
         fault("client closes (FIN): in head, body, queue, wait, answer, after the end", client::closes),
         fault("client resets (RST): in the same six phases", client::resets),
@@ -54,16 +57,16 @@ pub(crate) fn all() -> Vec<Fault> {
         fault("listener update with a configuration that the filter refuses", configuration::refused),
         fault("a foreign filter's VM traps", vm::foreign_traps),
         fault("a foreign filter's VM takes 256 MiB and traps", vm::foreign_hogs),
-        fault("the filter's own VM traps", vm::own_traps),
-        fault("listeners are drained, requests under way", process::drain),
-        fault("Envoy is stopped (SIGTERM or /quitquitquit) in full traffic", process::shutdown),
+        apart("the filter's own VM traps", vm::own_traps),
+        apart("listeners are drained, requests under way", process::drain),
+        apart("Envoy is stopped (SIGTERM or /quitquitquit) in full traffic", process::shutdown),
         fault("tallyd is killed (SIGKILL) and started again", companion::killed),
         fault("tallyd is stopped (SIGTERM) and started again", companion::stopped),
         fault("tallyd is frozen (SIGSTOP) for a while", companion::frozen),
         fault("pool endpoints flap: 500, silence, half pages, garbage, off the list", companion::flapping),
         fault("the pool is full, then free", companion::full),
-        fault("Envoy's wall clock jumps an hour, forward and back", process::clock),
-        fault("Envoy has no file descriptors left", pressure::envoy_files),
+        apart("Envoy's wall clock jumps an hour, forward and back", process::clock),
+        apart("Envoy has no file descriptors left", pressure::envoy_files),
         fault("tallyd has no file descriptors left", pressure::companion_files),
         fault("memory pressure: Envoy's overload manager refuses requests", pressure::overload),
         fault("memory pressure: 24 uploads of 2 MiB at once, held back", pressure::uploads),

@@ -89,6 +89,7 @@ pub(super) fn uploads(world: &mut World, _: &mut Rng) -> Result<Outcome> {
     let before = world.envoy.resident_bytes()?;
     // All wait in their heads, and so do their bodies: Envoy holds back what the clients send.
     world.pool.all_have_waiting(100);
+    world.waits(2.0)?;
     let text = "x".repeat(2 << 20);
     let body = format!(r#"{{"messages":[{{"role":"user","content":"{text}"}}],"model":"upload"}}"#);
     let size = body.len() as u64;

@@ -93,7 +93,13 @@ pub(super) fn clock(_: &mut World, rng: &mut Rng) -> Result<Outcome> {
         options
     })?;
     let mut found = Found::default();
-    for (jump, restarts) in [(3_600, rng.bool()), (0, true), (-3_600, rng.bool())] {
+    for jump in [3_600, 0, -3_600] {
+        // Whatever waits for a point in time when tallyd is gone waits for one an hour away after the jump.
+        let is_gone = rng.bool();
+        if is_gone {
+            world.kill_companion()?;
+            world.load.after(20)?;
+        }
         let before = date(&world)?;
         let under_way = UnderWay::start(&mut world, 700)?;
         set_clock(&offset, jump)?;
@@ -101,13 +107,14 @@ pub(super) fn clock(_: &mut World, rng: &mut Rng) -> Result<Outcome> {
         let has_jumped = || (hour(&date(&world).ok()?) != hour(&before)).then_some(());
         ensure!(poll(SOON, has_jumped).is_some(), "the clock stays at {before}");
         world.load.after(50)?;
-        if restarts {
-            // Whatever waits for a point in time now waits for one an hour away.
+        if is_gone {
+            world.start_companion()?;
+        } else {
             world.kill_companion()?;
             world.load.after(50)?;
             world.start_companion()?;
-            world.load.after(50)?;
         }
+        world.load.after(100)?;
         under_way.end(&world)?;
         let checked = world.check().with_context(|| format!("after a jump to {jump} s"))?;
         found.requests = checked.requests;

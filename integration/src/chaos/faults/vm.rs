@@ -77,7 +77,8 @@ pub(super) fn own_traps(_: &mut World, _: &mut Rng) -> Result<Outcome> {
     let mut world = World::start_with(&|options| without_right(options, "proxy_set_buffer_bytes"))?;
     let before = world.check()?;
     ensure!(before.wrong.is_empty(), "before the trap: {:?}", before.wrong);
-    world.options.config = CONFIG.replacen('{', r#"{"model_rewrites":[{"model":"trap","targets":[{"model":"other","weight":1}]}],"#, 1);
+    world.options.config =
+        CONFIG.replacen('{', r#"{"model_rewrites":[{"model":"trap","targets":[{"model":"other","weight":1}]}],"#, 1);
     world.envoy.update_listener(&world.options)?;
     locked(&world.books).journal = Some(Vec::new());
     world.load.after(100)?;

@@ -1,0 +1,24 @@
+//! One round of each fault of `make chaos`, with a seed of its own each time; the seed is printed, and repeats the round.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Result, ensure};
+use tally_integration::chaos::{Choice, Settings, run};
+
+fn one_round(choice: &Choice) -> Result<()> {
+    let seed = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let report = run(Settings { seed, time: Duration::ZERO }, choice)?;
+    println!("{}", report.table());
+    ensure!(report.is_good(), "SEED={seed}:\n{}", report.troubles());
+    Ok(())
+}
+
+#[test]
+fn each_fault_under_traffic_leaves_the_metrics_equal_to_the_ledger() -> Result<()> {
+    one_round(&Choice::Shared)
+}
+
+#[test]
+fn each_fault_that_ends_envoy_or_its_vms_or_moves_its_clock_leaves_the_metrics_equal_to_the_ledger() -> Result<()> {
+    one_round(&Choice::Apart)
+}
