@@ -67,6 +67,12 @@ test-wasm: ## the readers and the recorded exchanges on wasm32, in Node
 fuzz: ## fuzz the readers against slow, obvious ones; SECONDS_EACH=60 per target
 	@scripts/fuzz.sh $(or $(SECONDS_EACH),60)
 
+chaos: dist/tally.wasm ## faults in real processes by a schedule, MINUTES=3 or HOURS=1, SEED= repeats one: writes docs/RELIABILITY.md
+	@scripts/chaos.sh
+
+soak: dist/tally.wasm ## a million requests and a million scrapes (REQUESTS=, SCRAPES=): does anything grow? writes docs/RELIABILITY.md
+	@scripts/soak.sh
+
 bench: dist/tally.wasm ## Envoy with Tally beside no filter, an empty one, a naive one, Lua and ext_proc: writes docs/BENCHMARKS.md
 	@scripts/bench.sh
 

@@ -23,5 +23,7 @@ pub mod model_server;
 pub mod page;
 pub mod prometheus;
 pub mod promql;
+pub mod reliability;
+pub mod soak;
 pub mod tools;
 mod wire;

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use tally_integration::chaos::{Choice, Settings, run};
+use tally_integration::reliability;
 
 /// Long enough for each fault to come a few times.
 const MINUTES: u64 = 3;
@@ -19,6 +20,12 @@ fn main() -> Result<()> {
     let only = std::env::var("FAULT").unwrap_or_default();
     let report = run(Settings { seed, time: Duration::from_secs(seconds) }, &Choice::Named(only))?;
     println!("{}", report.table());
+    // A failed run is written, too: the page is what was found.
+    if std::env::var_os("FAULT").is_none() {
+        let took = report.took.as_secs();
+        let part = format!("{}\n\nSEED={seed}, {took} s.\n\n{}", reliability::machine()?, report.table());
+        reliability::write("chaos", &part)?;
+    }
     ensure!(report.is_good(), "seed {seed}:\n{}", report.troubles());
     Ok(())
 }

@@ -9,7 +9,7 @@ mod faults;
 mod load;
 mod pool;
 mod report;
-mod upstream;
+pub(crate) mod upstream;
 mod world;
 
 use std::time::{Duration, Instant};

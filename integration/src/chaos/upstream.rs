@@ -134,7 +134,7 @@ fn answer(mut stream: &TcpStream, head: &Head, attempt: u32) -> io::Result<bool>
         "sse" => stream_events(stream, &events, Duration::from_millis(number))?,
         "status" => whole(stream, number, r#"{"error":{"message":"no"}}"#, "")?,
         "fail-first" if u64::from(attempt) <= number => {
-            if attempt % 2 == 0 {
+            if attempt.is_multiple_of(2) {
                 reset(stream)?;
                 return Ok(false);
             }

@@ -14,6 +14,7 @@ const EACH: usize = 3;
 const MODEL: &str = "faulty";
 
 /// All at once: Envoy takes a second to close a connection whose answer broke off.
+#[expect(clippy::needless_collect, reason = "every client is started before the first is waited for")]
 fn probe_all(world: &World, probes: Vec<Probe>) -> Result<Outcome> {
     thread::scope(|scope| {
         let clients: Vec<_> = probes.into_iter().map(|one| scope.spawn(move || probe(world, one))).collect();
