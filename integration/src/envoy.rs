@@ -40,6 +40,8 @@ pub struct Options {
     pub is_listener_dynamic: bool,
     /// Variables of its environment.
     pub environment: Vec<(String, String)>,
+    /// Further arguments.
+    pub arguments: Vec<String>,
 }
 
 impl Options {
@@ -58,6 +60,7 @@ impl Options {
             edits: Vec::new(),
             is_listener_dynamic: false,
             environment: Vec::new(),
+            arguments: Vec::new(),
         }
     }
 
@@ -119,6 +122,7 @@ impl Envoy {
             .arg(&address)
             // Without hot restart Envoy wants no shared memory: /dev/shm is read-only or absent in some containers.
             .args(["--disable-hot-restart", "--log-level", "warning", "--concurrency", &options.workers.to_string()])
+            .args(&options.arguments)
             .envs(options.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
