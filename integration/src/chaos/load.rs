@@ -60,6 +60,7 @@ struct Shared {
     is_calm: AtomicBool,
     busy: AtomicUsize,
     explain: Mutex<Explain>,
+    explained: AtomicU64,
     hurt: Mutex<Vec<String>>,
 }
 
@@ -82,6 +83,7 @@ impl Load {
             is_calm: AtomicBool::new(false),
             busy: AtomicUsize::new(0),
             explain: Mutex::new(nothing),
+            explained: AtomicU64::new(0),
             hurt: Mutex::default(),
         });
         let clients = (0..CLIENTS)
@@ -114,6 +116,18 @@ impl Load {
         let met = poll(PATIENCE, || (self.shared.next.load(Ordering::SeqCst) >= target).then_some(()));
         ensure!(met.is_some(), "the clients' traffic stands still");
         Ok(())
+    }
+
+    /// Requests that are begun in half a second.
+    pub(crate) fn pace(&self) -> Result<u64> {
+        let before = self.shared.next.load(Ordering::SeqCst);
+        thread::sleep(Duration::from_millis(500));
+        Ok(self.shared.next.load(Ordering::SeqCst) - before)
+    }
+
+    /// Answers so far that only a fault explains.
+    pub(crate) fn explained(&self) -> u64 {
+        self.shared.explained.load(Ordering::SeqCst)
     }
 
     /// Stops sending and waits for all that is under way.
@@ -179,7 +193,9 @@ impl Shared {
             Ok(answer) if (answer.status, answer.complete) == (status, is_complete) => Some(fate),
             Ok(answer) => {
                 let explained = locked(&self.explain)(&answer);
-                if explained.is_none() {
+                if explained.is_some() {
+                    self.explained.fetch_add(1, Ordering::SeqCst);
+                } else {
                     let body = String::from_utf8_lossy(&answer.body).into_owned();
                     let told =
                         format!("request {number} ({outcome}) got {} {body:?} after {:?}", answer.status, answer.took);

@@ -46,6 +46,11 @@ pub(super) fn frozen(world: &mut World, rng: &mut Rng) -> Result<Outcome> {
 }
 
 pub(super) fn flapping(world: &mut World, rng: &mut Rng) -> Result<Outcome> {
+    let failed = |world: &World| {
+        let page = world.companion.as_ref()?.page().ok()?;
+        Some(page.total("inference_pool_scrape_errors_total", &[]))
+    };
+    let failed_before = failed(world).context("no page")?;
     for _ in 0..rng.usize(10..25) {
         world.pool.say(rng.usize(..ENDPOINTS), rng.u8(..));
         if rng.u8(..4) == 0 {
@@ -53,6 +58,7 @@ pub(super) fn flapping(world: &mut World, rng: &mut Rng) -> Result<Outcome> {
         }
         std::thread::sleep(Duration::from_millis(rng.u64(10..80)));
     }
+    ensure!(failed(world).context("no page")? > failed_before, "tallyd has noticed nothing");
     world.pool.all_have_waiting(0);
     world.pool.list(ENDPOINTS)?;
     let ready = || Some(world.companion.as_ref()?.page().ok()?.total("inference_pool_ready_pods", &[]));

@@ -41,9 +41,14 @@ pub(super) fn envoy_files(_: &mut World, rng: &mut Rng) -> Result<Outcome> {
     let mut world = World::start()?;
     world.load.explain(no_connection);
     let pid = world.envoy.process().0.id();
+    let unlimited = world.load.pace()?;
     let before = limit_files(pid, rng.u64(0..6))?;
-    thread::sleep(Duration::from_millis(rng.u64(500..1_500)));
+    let limited = world.load.pace()?;
+    thread::sleep(Duration::from_millis(rng.u64(0..1_000)));
     set_files(pid, &before)?;
+    // Either no connection to the model server can be opened, or none of a client's is taken.
+    let (refused, slower) = (world.load.explained(), limited * 2 < unlimited);
+    ensure!(refused > 0 || slower, "Envoy had descriptors enough");
     ensure!(world.envoy.alive(), "Envoy ended:\n{}", world.envoy.log());
     world.load.settle()?;
     world.load.after(50)?;
@@ -52,10 +57,16 @@ pub(super) fn envoy_files(_: &mut World, rng: &mut Rng) -> Result<Outcome> {
 
 pub(super) fn companion_files(world: &mut World, rng: &mut Rng) -> Result<Outcome> {
     let pid = world.companion.as_ref().context("tallyd runs")?.pid();
+    let failed = || {
+        let page = world.companion.as_ref()?.page().ok()?;
+        Some(page.total("inference_pool_scrape_errors_total", &[("reason", "connect")]))
+    };
+    let failed_before = failed().context("no page")?;
     let before = limit_files(pid, 0)?;
     thread::sleep(Duration::from_millis(rng.u64(500..1_500)));
     set_files(pid, &before)?;
     world.load.after(50)?;
+    ensure!(failed().context("no page")? > failed_before, "tallyd had descriptors enough");
     Ok(Outcome::Check)
 }
 
@@ -76,7 +87,12 @@ pub(super) fn overload(world: &mut World, rng: &mut Rng) -> Result<Outcome> {
     world.load.explain(overloaded);
     world.pressure("0.99")?;
     is(world, 1.0)?;
+    let refused = |world: &World| -> Result<f64> {
+        Ok(world.envoy.page()?.total("envoy_http_downstream_rq_overload_close", &[]))
+    };
+    let refused_before = refused(world)?;
     world.load.after(rng.u64(20..200))?;
+    ensure!(refused(world)? > refused_before, "Envoy refuses nobody");
     world.pressure("0")?;
     is(world, 0.0)?;
     world.load.settle()?;

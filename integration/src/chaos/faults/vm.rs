@@ -64,7 +64,15 @@ pub(super) fn foreign_traps(world: &mut World, _: &mut Rng) -> Result<Outcome> {
 }
 
 pub(super) fn foreign_hogs(world: &mut World, _: &mut Rng) -> Result<Outcome> {
-    foreign(world, "memory")
+    let peak = |world: &mut World| -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", world.envoy.process().0.id()))?;
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).context("no VmHWM")?;
+        Ok(line.split_whitespace().nth(1).context("no number")?.parse()?)
+    };
+    let outcome = foreign(world, "memory")?;
+    let kilobytes = peak(world)?;
+    ensure!(kilobytes > 256 * 1024, "Envoy never had more than {kilobytes} kB");
+    Ok(outcome)
 }
 
 /// What a client sees whose request was in the VM, or came while it was away: not counted.
