@@ -8,6 +8,7 @@ need prlimit util-linux
 need kill procps
 ENVOY=$(scripts/envoy.sh)
 export ENVOY TALLY_WASM=$ROOT/dist/tally.wasm TALLYD=$ROOT/target/debug/tallyd
+export RUST_LIB_BACKTRACE=${RUST_LIB_BACKTRACE:-0}   # a failed expectation says what differs; the stack adds nothing
 all_files
 cargo build --quiet --workspace --bins
 exec target/debug/chaos

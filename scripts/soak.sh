@@ -6,6 +6,7 @@ set -euo pipefail
 cd "$ROOT"
 ENVOY=$(scripts/envoy.sh)
 export ENVOY TALLY_WASM=$ROOT/dist/tally.wasm TALLYD=$ROOT/target/release/tallyd
+export RUST_LIB_BACKTRACE=${RUST_LIB_BACKTRACE:-0}   # a failed expectation says what differs; the stack adds nothing
 all_files
 cargo build --quiet --release --package tallyd --package tally-integration --bin tallyd --bin soak
 exec target/release/soak

@@ -190,7 +190,7 @@ fn another_vm_beside_the_old_one_counts_on_and_the_old_ones_end_takes_nothing_fr
     let across = thread::spawn(move || across.send(port));
     let running = "inference_objective_running_requests";
     within(SOON, || envoy.page(), &[exact(running, &[("model_name", "across")], 1.0)])?;
-    envoy.update_listener(&options.clone().edit("vm_id: tally\n", "vm_id: other\n"))?;
+    envoy.update_listener(&options.edit("vm_id: tally\n", "vm_id: other\n"))?;
     // The new VM defines the series while the old one has it: it is one.
     send("both", 7)?;
     ensure!(across.join().ok().context("a client panicked")??.status == 200, "the request in flight");

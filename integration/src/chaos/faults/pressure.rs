@@ -1,5 +1,6 @@
 //! Too few file descriptors, too little memory.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 use std::thread;
@@ -15,15 +16,22 @@ use crate::chaos::world::World;
 use crate::client::{Answer, Request};
 use crate::tools::poll;
 
-/// Sets how many descriptors a process may have, beside those that it has. Says what was allowed before.
-fn limit_files(pid: u32, spare: u64) -> Result<String> {
+/// How many descriptors a process may have.
+fn file_limit(pid: u32) -> Result<String> {
     let limits = fs::read_to_string(format!("/proc/{pid}/limits"))?;
     let line = limits.lines().find(|line| line.starts_with("Max open files")).context("no limit")?;
-    let before = line.split_whitespace().nth(3).context("no limit")?.to_owned();
-    // Numbers are given from the lowest free one, and the limit is on the number.
-    let open = fs::read_dir(format!("/proc/{pid}/fd"))?.count() as u64;
-    set_files(pid, &(open + spare).to_string())?;
-    Ok(before)
+    Ok(line.split_whitespace().nth(3).context("no limit")?.to_owned())
+}
+
+/// From now on it gets no further one.
+fn take_files(pid: u32) -> Result<()> {
+    let open: BTreeSet<u64> = fs::read_dir(format!("/proc/{pid}/fd"))?
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
+    // The limit is on the number of a descriptor, and the lowest free one is given.
+    let lowest = (0..).find(|number| !open.contains(number)).context("no free number")?;
+    set_files(pid, &lowest.to_string())
 }
 
 fn set_files(pid: u32, number: &str) -> Result<()> {
@@ -40,15 +48,20 @@ fn no_connection(answer: &Answer) -> Option<Meaning> {
 pub(super) fn envoy_files(_: &mut World, rng: &mut Rng) -> Result<Outcome> {
     let mut world = World::start()?;
     world.load.explain(no_connection);
+    world.load.after(50)?;
     let pid = world.envoy.process().0.id();
-    let unlimited = world.load.pace()?;
-    let before = limit_files(pid, rng.u64(0..6))?;
-    let limited = world.load.pace()?;
+    let (unlimited, before) = (world.load.pace(), file_limit(pid)?);
+    // Again and again: what closes meanwhile is taken, too. Either no connection to the model server can be opened, or
+    // none of a client's is taken.
+    let bites = || {
+        take_files(pid).ok()?;
+        let limited = world.load.pace();
+        (world.load.explained() > 0 || limited * 4 < unlimited).then_some(())
+    };
+    let has_bitten = poll(Duration::from_secs(20), bites);
     thread::sleep(Duration::from_millis(rng.u64(0..1_000)));
     set_files(pid, &before)?;
-    // Either no connection to the model server can be opened, or none of a client's is taken.
-    let (refused, slower) = (world.load.explained(), limited * 2 < unlimited);
-    ensure!(refused > 0 || slower, "Envoy had descriptors enough");
+    ensure!(has_bitten.is_some(), "Envoy had descriptors enough");
     ensure!(world.envoy.alive(), "Envoy ended:\n{}", world.envoy.log());
     world.load.settle()?;
     world.load.after(50)?;
@@ -62,7 +75,8 @@ pub(super) fn companion_files(world: &mut World, rng: &mut Rng) -> Result<Outcom
         Some(page.total("inference_pool_scrape_errors_total", &[("reason", "connect")]))
     };
     let failed_before = failed().context("no page")?;
-    let before = limit_files(pid, 0)?;
+    let before = file_limit(pid)?;
+    take_files(pid)?;
     thread::sleep(Duration::from_millis(rng.u64(500..1_500)));
     set_files(pid, &before)?;
     world.load.after(50)?;
