@@ -190,7 +190,9 @@ impl Shared {
         let (model, bytes) = (turn.model, Some(turn.bytes));
         let fate = Fate { model, outcome, tokens, bytes, ended };
         let fate = match answer {
-            Ok(answer) if (answer.status, answer.complete) == (status, is_complete) => Some(fate),
+            Ok(answer) if (answer.status, answer.complete) == (status, is_complete) && has(&answer, tokens) => {
+                Some(fate)
+            }
             Ok(answer) => {
                 let explained = locked(&self.explain)(&answer);
                 if explained.is_some() {
@@ -214,6 +216,14 @@ impl Shared {
             locked(&self.books).enter(fate);
         }
     }
+}
+
+/// Is it the answer to this very request?
+fn has(answer: &Answer, tokens: Option<(u64, u64)>) -> bool {
+    tokens.is_none_or(|(input, output)| {
+        let usage = format!(r#""prompt_tokens":{input},"completion_tokens":{output}}}"#);
+        String::from_utf8_lossy(&answer.body).contains(&usage)
+    })
 }
 
 impl Fate {

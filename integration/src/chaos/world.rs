@@ -18,6 +18,8 @@ use crate::tools::{self, poll};
 
 /// What was counted is seen after a flush and a scrape; a loaded machine takes its time.
 pub(crate) const SOON: Duration = Duration::from_secs(40);
+/// Shorter than the half minute after which tallyd forgets a filter that is silent: all ends have to be told.
+const TOLD: Duration = Duration::from_secs(25);
 const RUNNING: &str = "inference_objective_running_requests";
 const QUEUE_SIZE: &str = "inference_extension_flow_control_queue_size";
 const SATURATION: &str = "inference_extension_flow_control_pool_saturation";
@@ -223,7 +225,7 @@ impl World {
             let is_idle = page.total(QUEUE_SIZE, &[]) == 0.0 && page.sum(SATURATION, &[])? == 0.0;
             (is_idle && requests(&page) == requests(&own)).then_some(())
         };
-        if poll(SOON, look).is_none() {
+        if poll(TOLD, look).is_none() {
             let page = companion.page().unwrap_or_default();
             found.wrong.push(format!(
                 "tallyd: {} wait, saturation {:?}, {} requests on its page and {} on Envoy's",
