@@ -43,7 +43,7 @@ demo: setup-demo dist/tally.wasm ## real Envoy, real filter, recorded model serv
 	@scripts/demo.sh
 
 test: setup ## everything: format, lints, unit, property and wasm tests, real Envoy, real Prometheus
-	@$(MAKE) lint test-native docs test-wasm integration deny
+	@$(MAKE) lint test-native docs test-wasm integration instructions deny
 	@echo; echo "all steps passed"
 
 lint: ## formatting and clippy, nothing let through
@@ -75,6 +75,12 @@ soak: dist/tally.wasm ## a million requests and a million scrapes (REQUESTS=, SC
 
 bench: dist/tally.wasm ## Envoy with Tally beside no filter, an empty one, a naive one, Lua and ext_proc: writes docs/BENCHMARKS.md
 	@scripts/bench.sh
+
+instructions: ## the filter's instructions and host calls per request against their budget; UPDATE=1 writes it
+	@$(STEP) "instruction counts" scripts/instructions.sh $(if $(UPDATE),update)
+
+profile-filter: ## where the filter's instructions go, natively, with a picture; SHAPE=json-1k
+	@scripts/profile-filter.sh $(SHAPE)
 
 bench-readers: ## the readers against memchr and serde_json on the same bytes, on wasm32 and natively: ratios
 	@scripts/bench-readers.sh

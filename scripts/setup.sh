@@ -31,6 +31,17 @@ wasm_target() {
     say "wasm32-unknown-unknown by $("$ROOT/scripts/cargo-wasm.sh" which), $optimiser"
 }
 
+# rustup's minimal profile has neither.
+lint_tools() {
+    local tool
+    for tool in rustfmt clippy; do
+        cargo "${tool/rust/}" --version >/dev/null 2>&1 && continue
+        say "$tool is missing; adding it by rustup"
+        { have rustup && rustup component add "$tool" >/dev/null 2>&1; } \
+            || stop "cannot add $tool: install it beside cargo (rustup component add $tool)"
+    done
+}
+
 # The runner must be of the very version of the wasm-bindgen crate.
 wasm_bindgen_runner() {
     local version runner=$TOOLS/bin/wasm-bindgen-test-runner
@@ -56,6 +67,7 @@ if [ "$level" != build ]; then
     say "Envoy: $envoy"
 fi
 if [ "$level" = test ]; then
+    lint_tools
     need prometheus prometheus
     need promtool prometheus
     node=$("$ROOT/scripts/node.sh" fetch)

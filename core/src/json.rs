@@ -4,6 +4,7 @@
 //! It keeps no tree: what is not wanted is stepped over by byte search, at any depth in constant memory.
 //! It never allocates, but for a wanted string or key that has an escape or was cut ([`MAX_TEXT`] bytes at most).
 
+mod block;
 mod find;
 mod literal;
 mod number;
@@ -158,6 +159,26 @@ impl<S: Schema> Scanner<S> {
         }
         self.mode = Mode::Complete;
         Some(Found { node, value: Value::Number(self.digits.number()) })
+    }
+
+    /// Where it is, if that is behind a value inside of containers: decided by the document's bytes so far.
+    #[must_use]
+    pub fn mark(&self) -> Option<Mark<S::Node>> {
+        let is_behind = matches!(self.mode, Mode::AfterValue);
+        is_behind.then_some(Mark { frames: self.frames, depth: self.depth })
+    }
+
+    /// Goes where it was when the mark was made, after the same bytes.
+    pub fn go_to(&mut self, mark: &Mark<S::Node>) {
+        self.mode = Mode::AfterValue;
+        self.frames = mark.frames;
+        self.depth = mark.depth;
+    }
+
+    /// Goes to the end of a document whose bytes are known to make a whole one.
+    pub fn go_to_end(&mut self) {
+        self.mode = Mode::Complete;
+        self.depth = 0;
     }
 
     fn step<'i>(&mut self, input: &mut &'i [u8]) -> Step<'i, S::Node> {
@@ -369,10 +390,17 @@ enum Step<'i, N> {
     Carried(N),
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Frame<N> {
     node: N,
     array: bool,
+}
+
+/// A place in a document that a [`Scanner`] can go back to.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark<N> {
+    frames: [Frame<N>; MAX_DEPTH],
+    depth: usize,
 }
 
 /// What is due next. A `None` node is a value that is not wanted.

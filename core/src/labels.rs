@@ -62,6 +62,10 @@ impl Names {
 
     /// The symbol of a value as it came; counts an overflow.
     pub fn of(&mut self, raw: &[u8]) -> Symbol {
+        // Most values come clean, and a clean value is its own cleaned form.
+        if let Some(symbol) = core::str::from_utf8(raw).ok().and_then(|text| self.symbols.get(text)) {
+            return *symbol;
+        }
         clean_into(raw, &mut self.scratch);
         if let Some(symbol) = self.symbols.get(self.scratch.as_str()) {
             return *symbol;
@@ -163,6 +167,7 @@ mod tests {
             (b"a\xffb", "a\u{fffd}b"),
         ] {
             assert_eq!(clean(raw), cleaned);
+            assert_eq!(clean(cleaned.as_bytes()), cleaned, "what is clean stays as it is");
         }
     }
 
@@ -172,6 +177,7 @@ mod tests {
         let cleaned = clean(long.as_bytes());
         assert_eq!(cleaned, "\u{20ac}".repeat(66));
         assert!(cleaned.len() <= MAX_VALUE_BYTES);
+        assert_eq!(clean(cleaned.as_bytes()), cleaned, "what is clean stays as it is");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! response ─► response ┘              └─► Measured ─► table ─┘
 //!              ├─ inflate   gzip, a side copy
 //!              ├─ sse       events of a stream
+//!              ├─ usual     the event that differs from the last one only in its text
 //!              ├─ json      wanted values (schema), no tree
 //!              ├─ document  what one event or body says
 //!              ├─ usage     tokens, in one meaning for all APIs
@@ -37,3 +38,4 @@ pub mod sse;
 pub mod table;
 pub mod timing;
 pub mod usage;
+mod usual;

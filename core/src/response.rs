@@ -14,6 +14,7 @@ use crate::schema::{AnswerNode, AnswerSchema};
 use crate::sse::{self, Piece};
 use crate::timing::{Nanos, Timing};
 use crate::usage::{Counts, Merge, Usage, UsageQuality};
+use crate::usual::{Candidate, Usual};
 
 /// What the filter reads of an answer's head.
 #[derive(Clone, Copy, Debug, Default)]
@@ -71,7 +72,14 @@ enum Reader {
     /// As one JSON value.
     Json(Scanner<AnswerSchema>),
     /// As an event stream with JSON in its events.
-    Events(Box<(sse::Reader, Scanner<AnswerSchema>)>),
+    Events(Box<Events>),
+}
+
+/// What reads an event stream.
+struct Events {
+    lines: sse::Reader,
+    scanner: Scanner<AnswerSchema>,
+    usual: Usual,
 }
 
 /// How the wire's bytes become plain ones.
@@ -125,7 +133,11 @@ impl Response {
         self.status = head.status;
         self.findings.several_prompts = several_prompts;
         self.reader = if head.is_event_stream() {
-            Reader::Events(Box::new((sse::Reader::new(), Scanner::new())))
+            Reader::Events(Box::new(Events {
+                lines: sse::Reader::new(),
+                scanner: Scanner::new(),
+                usual: Usual::default(),
+            }))
         } else if head.is_json() {
             Reader::Json(Scanner::new())
         } else {
@@ -187,10 +199,9 @@ impl Response {
     pub fn end(&mut self) {
         match &mut self.reader {
             Reader::Json(scanner) => self.findings.end_document(scanner),
-            Reader::Events(readers) => {
-                let (events, scanner) = &mut **readers;
-                if events.finish() {
-                    self.findings.end_document(scanner);
+            Reader::Events(events) => {
+                if events.lines.finish() {
+                    self.findings.end_document(&mut events.scanner);
                 }
             }
             Reader::Opaque => {}
@@ -284,16 +295,66 @@ impl Findings {
         match reader {
             Reader::Opaque => {}
             Reader::Json(scanner) => self.scan(scanner, bytes),
-            Reader::Events(readers) => {
-                let (events, scanner) = &mut **readers;
-                while let Some(piece) = events.next(&mut bytes) {
+            Reader::Events(events) => {
+                let Events { lines, scanner, usual } = &mut **events;
+                while let Some(piece) = lines.next(&mut bytes) {
                     match piece {
+                        Piece::Data(data) if scanner.state() == State::Empty => self.begin_event(scanner, usual, data),
                         Piece::Data(data) => self.scan(scanner, data),
                         Piece::EventEnd => self.end_document(scanner),
                         Piece::Comment => {}
                     }
                 }
             }
+        }
+    }
+
+    /// An event's first data: usually all of it, and usually like the event before but for its text.
+    fn begin_event(&mut self, scanner: &mut Scanner<AnswerSchema>, usual: &mut Usual, data: &[u8]) {
+        let Some(hit) = usual.find(data) else {
+            return if usual.is_learning() { self.learn(scanner, usual, data) } else { self.scan(scanner, data) };
+        };
+        let said = hit.before.with_text(hit.text);
+        if hit.is_over {
+            // What `join` would do with a document that says nothing else.
+            scanner.go_to_end();
+            self.objects += 1;
+            self.output_events += u64::from(said.is_output());
+        } else {
+            scanner.go_to(hit.mark);
+            self.document = Document::of(said);
+            self.scan(scanner, hit.rest);
+        }
+    }
+
+    /// Scans an event's first data, to know the next one like it.
+    fn learn(&mut self, scanner: &mut Scanner<AnswerSchema>, usual: &mut Usual, data: &[u8]) {
+        let (mut rest, mut candidate) = (data, None::<Candidate>);
+        while let Some(found) = scanner.next(&mut rest) {
+            let before = self.document.plain();
+            self.document.take(&found, &mut self.model);
+            match (found.node, &found.value) {
+                (AnswerNode::Text | AnswerNode::TopDelta, Value::Text(text)) => {
+                    let text_len = text.len();
+                    candidate = before.zip(scanner.mark()).map(|(before, mark)| Candidate {
+                        mark,
+                        before,
+                        text_len,
+                        rest_len: rest.len(),
+                        is_silent: true,
+                    });
+                }
+                (AnswerNode::Top, Value::End) => {
+                    self.objects += 1;
+                    self.join();
+                }
+                // The same model again is no news.
+                (_, Value::End) | (AnswerNode::Model, Value::Text(_)) => {}
+                _ => candidate.iter_mut().for_each(|candidate| candidate.is_silent = false),
+            }
+        }
+        if let (Some(candidate), State::Complete, 1) = (candidate, scanner.state(), self.objects) {
+            usual.learn(data, candidate);
         }
     }
 

@@ -5,6 +5,7 @@
 
 use memchr::memchr3;
 
+use super::block::{BLOCK, escaped as escaped_in, quotes_and_backslashes};
 use super::find::quote;
 
 /// A value that is being skipped.
@@ -79,25 +80,10 @@ impl Skip {
 
     /// Up to the string's end or the end of the input; true if the string was the value.
     ///
-    /// Only quotes are searched for, since escapes may be many: one is the string's end unless the backslashes before it
-    /// are odd in number.
     fn text(&mut self, input: &mut &[u8]) -> bool {
         let Self::Text { container, escaped } = self else { return false };
-        if core::mem::take(escaped) {
-            *input = input.get(1..).unwrap_or_default();
-        }
-        loop {
-            let end = quote(input);
-            let Some((text, rest)) = input.split_at_checked(end.unwrap_or(input.len())) else { return false };
-            let odd = text.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1;
-            *input = rest.get(1..).unwrap_or_default();
-            if end.is_none() {
-                *escaped = odd;
-                return false;
-            }
-            if !odd {
-                break;
-            }
+        if !(blocks(escaped, input) || last_bytes(escaped, input)) {
+            return false;
         }
         let container = *container;
         *self = Self::Container(container);
@@ -105,11 +91,51 @@ impl Skip {
     }
 }
 
+/// Goes on in a string as far as whole blocks go. True: up to its end.
+fn blocks(escaped: &mut bool, input: &mut &[u8]) -> bool {
+    while let Some((block, rest)) = input.split_first_chunk::<BLOCK>() {
+        let (quotes, backslashes) = quotes_and_backslashes(block);
+        let (taken, carry) = escaped_in(backslashes, *escaped);
+        let ends = quotes & !taken;
+        if ends != 0 {
+            *input = input.get(ends.trailing_zeros() as usize + 1..).unwrap_or_default();
+            return true;
+        }
+        *escaped = carry;
+        *input = rest;
+    }
+    false
+}
+
+/// Goes on in a string to its end (true) or to the end of the input, by its quotes: one is the string's end unless the
+/// backslashes before it are odd in number.
+fn last_bytes(escaped: &mut bool, input: &mut &[u8]) -> bool {
+    while !input.is_empty() {
+        if core::mem::take(escaped) {
+            *input = input.get(1..).unwrap_or_default();
+        }
+        let end = quote(input);
+        let Some((text, rest)) = input.split_at_checked(end.unwrap_or(input.len())) else { return false };
+        *escaped = is_escaping(text);
+        if end.is_some() && !*escaped {
+            *input = rest.get(1..).unwrap_or_default();
+            return true;
+        }
+        *input = rest;
+    }
+    false
+}
+
 /// Takes from `input` up to and with the byte at `at`, which is given; all of it if there is none.
 fn take_to(at: Option<usize>, input: &mut &[u8]) -> Option<u8> {
     let found = at.and_then(|at| input.get(at..)).and_then(<[u8]>::split_first);
     *input = found.map_or(&[], |(_, rest)| rest);
     found.map(|(byte, _)| *byte)
+}
+
+/// Whether the byte behind this is escaped: the backslashes at its end are odd in number.
+fn is_escaping(text: &[u8]) -> bool {
+    text.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1
 }
 
 const fn is_scalar(byte: u8) -> bool {
