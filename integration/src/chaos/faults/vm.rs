@@ -13,6 +13,7 @@ use crate::chaos::bootstrap::{CONFIG, without_right};
 use crate::chaos::load::{Meaning, chat, locked};
 use crate::chaos::world::{Found, SOON, World};
 use crate::client::{Answer, Request};
+use crate::page::{Page, Sample};
 use crate::tools::poll;
 
 /// The flush interval and as much again for a worker that is late: what ended longer ago has been flushed.
@@ -77,12 +78,17 @@ pub(super) fn foreign_hogs(world: &mut World, _: &mut Rng) -> Result<Outcome> {
 
 /// What a client sees whose request was in the VM, or came while it was away: not counted.
 fn our_vm_is_away(answer: &Answer) -> Option<Meaning> {
-    (answer.status == 503 || !answer.complete).then_some(Meaning::NotCounted)
+    ([408, 503, 504].contains(&answer.status) || !answer.complete).then_some(Meaning::NotCounted)
 }
+
+/// What waits for admission in a VM that traps is never resumed: Envoy's idle time-out ends it, here after this.
+const IDLE: &str = "stream_idle_timeout: 4s";
 
 /// The VM is made to fail by taking a right from it that it needs for one model only, whose name it is to change.
 pub(super) fn own_traps(_: &mut World, _: &mut Rng) -> Result<Outcome> {
-    let mut world = World::start_with(&|options| without_right(options, "proxy_set_buffer_bytes"))?;
+    let mut world = World::start_with(&|options| {
+        without_right(options, "proxy_set_buffer_bytes").edit("stream_idle_timeout: 300s", IDLE)
+    })?;
     let before = world.check()?;
     ensure!(before.wrong.is_empty(), "before the trap: {:?}", before.wrong);
     world.options.config =
@@ -108,7 +114,7 @@ pub(super) fn own_traps(_: &mut World, _: &mut Rng) -> Result<Outcome> {
     let mut found = look(&mut world, trapped, until)?;
     // From here on all has to be exact again.
     world.forgive_vm_failures()?;
-    let page = world.envoy.page()?;
+    let page = settled(&world)?;
     locked(&world.books).rebase(page);
     world.load.resume();
     CONFIG.clone_into(&mut world.options.config);
@@ -133,10 +139,7 @@ fn look(world: &mut World, trapped: Instant, until: Instant) -> Result<Found> {
     if poll(SOON, || (values().ok()? == [0.0; 2]).then_some(())).is_none() {
         found.wrong.push(format!("the gauges do not heal: {:?}", values()));
     }
-    let flushes = || world.envoy.page().map_or(0.0, |page| page.total("tally_filter_flushes_total", &[]));
-    let enough = flushes() + 12.0;
-    ensure!(poll(SOON, || (flushes() >= enough).then_some(())).is_some(), "there are no flushes");
-    let page = world.envoy.page()?;
+    let page = settled(world)?;
     let book = locked(&world.books);
     let fates = book.journal.as_deref().unwrap_or_default();
     let since = trapped.checked_sub(UNFLUSHED).unwrap_or(trapped);
@@ -144,4 +147,22 @@ fn look(world: &mut World, trapped: Instant, until: Instant) -> Result<Found> {
     found.requests = book.requests();
     (found.lost, found.twice) = book.lost_and_twice_of_known(&page);
     Ok(found)
+}
+
+/// The page when it has come to rest: a new VM defines its series a few at a time, and what it has counted waits meanwhile.
+fn settled(world: &World) -> Result<Page> {
+    const REST: Duration = Duration::from_secs(1);
+    let ours = |page: &Page| -> Vec<Sample> {
+        page.samples.iter().filter(|sample| sample.name.starts_with("inference_")).cloned().collect()
+    };
+    let mut last = world.envoy.page()?;
+    let rest = poll(SOON, || {
+        std::thread::sleep(REST);
+        let page = world.envoy.page().ok()?;
+        let is_same = ours(&page) == ours(&last);
+        last = page;
+        is_same.then_some(())
+    });
+    ensure!(rest.is_some(), "the page does not come to rest without traffic");
+    Ok(last)
 }
