@@ -30,9 +30,10 @@ setup-helm: ## build Helm 3 from its Go module for the tests of the chart (once;
 setup-browser: ## get headless Chromium and its driver for the tests of the live page
 	@scripts/browser.sh fetch >/dev/null
 
-build: setup-build dist/tally.wasm ## leave dist/tally.wasm and dist/tallyd, both optimised
+build: setup-build dist/tally.wasm ## leave dist/tally.wasm and dist/tallyd, both optimised, and their SHA256SUMS
 	@$(STEP) "build tallyd" cargo build --release --package tallyd --bin tallyd
 	@install -D target/release/tallyd dist/tallyd
+	@cd dist && sha256sum tally.wasm tallyd >SHA256SUMS
 	@ls -l dist
 
 dist/tally.wasm: $(FILTER_SOURCES)
@@ -43,7 +44,7 @@ demo: setup-demo dist/tally.wasm ## real Envoy, real filter, recorded model serv
 	@scripts/demo.sh
 
 test: setup ## everything: format, lints, unit, property and wasm tests, real Envoy, real Prometheus
-	@$(MAKE) lint test-native docs test-wasm integration instructions deny
+	@$(MAKE) lint test-native docs test-wasm fuzz-smoke integration instructions deny
 	@echo; echo "all steps passed"
 
 lint: ## formatting and clippy, nothing let through
@@ -64,8 +65,15 @@ test-native: ## unit, property and fake-Envoy tests on this machine
 test-wasm: ## the readers and the recorded exchanges on wasm32, in Node
 	@$(STEP) "wasm32 tests" scripts/test-wasm.sh
 
-fuzz: ## fuzz the readers against slow, obvious ones; SECONDS_EACH=60 per target
-	@scripts/fuzz.sh $(or $(SECONDS_EACH),60)
+conformance: setup-demo dist/tally.wasm ## the hard exchanges of testdata/conformance through the filter in a real Envoy: pass or fail each
+	@$(STEP) "build the tool" cargo build --package tally-integration --bin conformance
+	@TALLY_WASM=dist/tally.wasm ENVOY=$$(scripts/envoy.sh) target/debug/conformance $(CASE)
+
+fuzz: ## fuzz readers, exchanges, configurations, messages, pages; SECONDS_EACH=60 per target, TARGETS="exchange sse"
+	@scripts/fuzz.sh $(or $(SECONDS_EACH),60) $(TARGETS)
+
+fuzz-smoke: ## a few seconds of each target that needs nothing of tallyd
+	@$(STEP) "fuzz smoke" scripts/fuzz.sh 4 core
 
 chaos: dist/tally.wasm ## faults in real processes by a schedule, MINUTES=3 or HOURS=1, SEED= repeats one: writes docs/RELIABILITY.md
 	@scripts/chaos.sh
@@ -81,6 +89,9 @@ instructions: ## the filter's instructions and host calls per request against th
 
 profile-filter: ## where the filter's instructions go, natively, with a picture; SHAPE=json-1k
 	@scripts/profile-filter.sh $(SHAPE)
+
+bench-instructions: dist/tally.wasm ## the same Envoys under valgrind: instructions a request, and what each call costs: writes docs/INSTRUCTIONS.md
+	@scripts/bench.sh instructions
 
 bench-readers: ## the readers against memchr and serde_json on the same bytes, on wasm32 and natively: ratios
 	@scripts/bench-readers.sh
@@ -107,11 +118,8 @@ manifests: ## render deploy/manifests from the Helm chart
 rules: ## the Prometheus rules, their promtool tests and a real Prometheus (part of `integration` too)
 	@$(STEP) "rules" cargo test --workspace --quiet --test rules
 
-bench-flow: ## flow control: queue, gate and gRPC, beside EPP's queue where Go is there
-	@cargo bench --quiet --package tallyd --bench flow_queue
-	@if command -v go >/dev/null; then cd bench/flow-go && go run .; \
-	else echo "not run: EPP's queue (Go is not installed)"; fi
-	@cargo bench --quiet --package tallyd --bench flow_grpc
+bench-flow: ## flow control: queue, gate and gRPC, beside EPP's where Go is there, with ratios; memory of 100,000 waiting
+	@scripts/bench-flow.sh
 
 flow-figures: ## draw the pictures of docs/FLOW_CONTROL.md with the simulator
 	@cargo build --quiet --package tallyd

@@ -17,6 +17,7 @@ use tally_core::table::{AdmissionResult, Global};
 use tally_core::timing::Nanos;
 use tally_core::usage::Usage;
 
+use crate::flow;
 use crate::host::{self, Method};
 use crate::report::Report;
 use crate::root::Shared;
@@ -78,12 +79,9 @@ impl Admission {
         let ticket = Ticket::new(Cell::new(Decision::Pending));
         let number = self.last_number.get() + 1;
         self.last_number.set(number);
-        let first = |names: &[String]| {
-            names.iter().map(|name| host::request_header(name)).find(|value| !value.is_empty()).unwrap_or_default()
-        };
         let head = AskHead {
-            fairness_id: &first(&self.config.fairness_headers),
-            objective: &first(&self.config.objective_headers),
+            fairness_id: &flow::first(&self.config.fairness_headers),
+            objective: &flow::first(&self.config.objective_headers),
             content_length: &host::request_header("content-length"),
             target_model,
             first_token: &host::request_header(ask::FIRST_TOKEN_HEADER),

@@ -10,6 +10,7 @@
 
 mod admit;
 mod edit;
+mod flow;
 mod host;
 mod report;
 mod root;

@@ -82,13 +82,13 @@ impl Shared {
 
     /// Time between ticks while nothing waits to be defined.
     fn period(&self) -> Duration {
-        let period = Duration::from_millis(self.config.flush_interval_ms);
+        let period = Duration::from_millis(self.config.flush_interval_ms.into());
         if self.admission.is_some() { period.min(ADMISSION_TICK) } else { period }
     }
 
     /// A stream has ended and is counted.
     pub(crate) fn stream_ended(&self) {
-        if self.is_done.get() {
+        if self.is_done.get() || self.table.borrow().is_full() {
             self.flush(usize::MAX);
         }
     }
@@ -109,7 +109,7 @@ impl Shared {
         let ended = host::now();
         if self.is_done.get() && shares.is_empty() {
             slot.free();
-        } else if slot.write(&shares, ended) {
+        } else if slot.write(&shares, ended.after(self.period())) {
             table.was_told();
         } else {
             table.was_reaped();
@@ -140,8 +140,11 @@ impl Root {
         let config = Config::parse(&text).map_err(|error| error.to_string())?;
         let shared = Shared::new(config, self.id);
         host::tick_every(shared.period()).map_err(|error| format!("Envoy refused {}", error.call))?;
-        let worst_case = shared.table.borrow().worst_case(&shared.config);
+        let worst_case = Table::worst_case(&shared.config);
         log::info!("tally: at most {worst_case} stats, for {} models and those configured", shared.config.max_models);
+        for doubt in shared.config.doubts() {
+            log::warn!("tally: configuration key {doubt}");
+        }
         self.shared = Some(Rc::new(shared));
         Ok(())
     }

@@ -97,7 +97,7 @@ impl Route {
         // a long body goes on with its first piece, whatever that says. Without a length, one has to try.
         let length = host::request_header("content-length");
         let length = core::str::from_utf8(&length).ok().and_then(|length| length.parse::<u64>().ok());
-        let bound = shared.config.route_wait_bytes;
+        let bound = shared.config.route_wait_bytes as usize;
         let limit = if length.is_some_and(|length| length > bound as u64) { 0 } else { bound };
         let sign = Rc::new(Cell::new(Sign::Bodiless));
         shared.heads.0.borrow_mut().push(Head { context, since: host::now(), sign: Rc::clone(&sign) });

@@ -35,6 +35,7 @@ impl Sink for EnvoyStats {
         let kind = match kind {
             StatKind::Counter => MetricType::Counter,
             StatKind::Gauge => MetricType::Gauge,
+            StatKind::Histogram => MetricType::Histogram,
         };
         self.note(host::define_metric(kind, name))
     }

@@ -16,6 +16,7 @@ use tally_core::usage::{MAX_TOKENS, Usage, count_of_double};
 
 use crate::admit::{Decision, Ticket};
 use crate::edit::{self, Edit};
+use crate::flow;
 use crate::host;
 use crate::root::Shared;
 use crate::route::Route;
@@ -55,7 +56,9 @@ impl Stream {
         let target_model = header(&config.target_model_header);
         let tenant = header(&config.tenant_header);
         let head = RequestHead { api, target_model: &target_model, tenant: &tenant };
-        Ok((Exchange::begin(&head, host::now()), target_model))
+        let mut exchange = Exchange::begin(&head, host::now());
+        flow::read(config, &mut exchange);
+        Ok((exchange, target_model))
     }
 
     /// Asks whether the request may go on, if admission is on. It waits in its head: Envoy then holds its body back, too.
@@ -81,7 +84,7 @@ impl Stream {
                 exchange.request_end();
             }
             if self.running.is_none() && (is_whole || !exchange.model().is_empty()) {
-                self.running = Some(self.shared.table.borrow_mut().start(exchange.model()));
+                self.running = Some(self.shared.table.borrow_mut().start(exchange));
             }
         }
     }

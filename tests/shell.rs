@@ -64,6 +64,36 @@ fn a_request_is_counted_with_its_tokens_sizes_and_times() {
 }
 
 #[test]
+fn bytes_and_tokens_go_to_envoys_own_histograms_if_told_and_seconds_never() {
+    let envoy = Envoy::start(r#"{"histograms":"envoy"}"#);
+    for _ in 0..2_500 {
+        let stream = envoy.stream();
+        ask(&stream);
+        stream.response_head("200", "application/json", false);
+        stream.response_body(ANSWER, true);
+        stream.end();
+    }
+    // No tick yet: a full table flushes by itself, or a burst would be held without bound.
+    let early = envoy.recorded(&of("m", "input_tokens")).unwrap().len();
+    assert_eq!(early, 2_048);
+    envoy.settle();
+    assert_eq!(envoy.recorded(&of("m", "input_tokens")).unwrap(), vec![11; 2_500]);
+    assert_eq!(envoy.recorded(&of("m", "output_tokens")).unwrap(), vec![7; 2_500]);
+    assert_eq!(envoy.recorded(&of("m", "request_sizes")).unwrap(), vec![ASK.len() as u64; 2_500]);
+    assert!(envoy.stats_with("tokens_bucket").is_empty() && envoy.stats_with("sizes_count").is_empty());
+    assert_eq!(envoy.stat(&of("m", "request_duration_seconds_count")), 2_500);
+
+    let envoy = Envoy::start("{}");
+    let stream = envoy.stream();
+    ask(&stream);
+    stream.response_head("200", "application/json", false);
+    stream.response_body(ANSWER, true);
+    stream.end();
+    envoy.settle();
+    assert_eq!(envoy.recorded(&of("m", "input_tokens")), None);
+}
+
+#[test]
 fn seconds_are_carried_on_until_they_are_whole() {
     let envoy = Envoy::start("{}");
     for _ in 0..10 {
@@ -234,6 +264,49 @@ fn a_bad_configuration_is_refused_in_one_sentence() {
 }
 
 #[test]
+fn a_doubtful_configuration_is_taken_with_a_warning() {
+    let envoy = Envoy::start(r#"{"tenant_header":"authorization"}"#);
+    let log = envoy.log();
+    assert!(log.iter().any(|line| line.contains("tally: configuration key `tenant_header`: what stands")), "{log:?}");
+    let envoy = Envoy::start("{}");
+    assert_eq!(envoy.log().len(), log.len() - 1, "the usual one raises no doubt: {:?}", envoy.log());
+}
+
+#[test]
+fn tenants_are_written_as_keyed_hashes_if_told() {
+    let envoy = Envoy::start(
+        r#"{"tenant_header":"x-tenant","hash_tenant":true,"tenant_key":"000102030405060708090a0b0c0d0e0f"}"#,
+    );
+    let stream = envoy.stream();
+    // The name whose hash the reference implementation of SipHash prints for this key.
+    let name: Vec<u8> = (0..15).collect();
+    stream.request_head(&[(":method", b"POST"), (":path", CHAT.as_bytes()), ("x-tenant", &name)], false);
+    stream.request_body(ASK, true);
+    stream.response_head("200", "application/json", false);
+    stream.response_body(ANSWER, true);
+    stream.end();
+    envoy.settle();
+    let stat = "model_name=.=m;.;tenant=.=a129ca6149be45e5;.;inference_objective_tenant_output_tokens_total";
+    assert_eq!(envoy.stat(stat), 7);
+}
+
+#[test]
+fn a_vm_that_flushes_seldom_is_not_taken_for_failed() {
+    let mut envoy = Envoy::start(r#"{"flush_interval_ms":60000}"#);
+    let seldom = envoy.root();
+    let running_on = envoy.stream();
+    ask(&running_on);
+    envoy.tick_root_after(seldom, 60_000 * MS);
+    assert!(envoy.add_root("{}"));
+    for _ in 0..6 {
+        envoy.tick_after(10_000 * MS);
+        assert_eq!(envoy.stat(&running("m")), 1);
+    }
+    envoy.tick_after(10_000 * MS);
+    assert_eq!(envoy.stat(&running("m")), 0, "overdue by more than five seconds");
+}
+
+#[test]
 fn the_worst_case_is_said_at_start_and_ten_thousand_models_stay_below_it() {
     let envoy = Envoy::start(r#"{"max_models":5}"#);
     let line = envoy.log().into_iter().find(|line| line.contains("at most")).unwrap();
@@ -290,7 +363,7 @@ fn what_a_failed_vm_left_in_the_gauges_is_taken_out_once() {
     slot.extend_from_slice(format!("3 {gauge}\n3 tally_filter_live_streams\n").as_bytes());
     envoy.leave_behind("tally.slot.0", slot, &[(&gauge, 3), ("tally_filter_live_streams", 3)]);
     envoy.tick_after(1_000 * MS);
-    assert_eq!(envoy.stat(&gauge), 3, "its heartbeat is young");
+    assert_eq!(envoy.stat(&gauge), 3, "its flush is not long overdue");
     envoy.tick_after(6_000 * MS);
     assert_eq!(envoy.stat(&gauge), 0);
     for _ in 0..3 {

@@ -1,10 +1,11 @@
 //! `make bench`: real Envoys side by side, with no filter, with Tally, and with other ways of measuring.
 //!
 //! In: built modules (see scripts/bench.sh), `ROUNDS`, `MILLIS_EACH`, `SHAPES`. Out: docs/BENCHMARKS.md and its picture, or with
-//! `SHAPES` set the table on the screen only. Ratios are paired: each round has its own run without a filter.
+//! `SHAPES` set the table on the screen only; with the argument `instructions` docs/INSTRUCTIONS.md. Ratios are paired: each round has its own run without a filter.
 #![forbid(unsafe_code)]
 
 mod ext_proc;
+mod instructions;
 mod load;
 mod measure;
 mod process;
@@ -35,6 +36,7 @@ fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match arguments.as_slice() {
         [command, port] if command == "ext-proc" => runtime.block_on(serve_ext_proc(port.parse()?)),
+        [command] if command == "instructions" => runtime.block_on(instructions()),
         _ => runtime.block_on(bench()),
     }
 }
@@ -43,6 +45,15 @@ async fn serve_ext_proc(port: u16) -> Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     let service = tonic::transport::Server::builder().add_service(ext_proc::ExtProc);
     Ok(service.serve_with_incoming(TcpListenerStream::new(listener)).await?)
+}
+
+async fn instructions() -> Result<()> {
+    let shapes: Arc<Vec<Shape>> = Arc::new(shapes::all());
+    let upstream = upstream::start(shapes.clone()).await?;
+    let port = tools::free_port()?;
+    let _server =
+        Measured::start(measure::ENVOY_CORE + 1, &std::env::current_exe()?, &["ext-proc", &port.to_string()])?;
+    instructions::run(upstream, port, &Parts { tally: tools::filter()?, filters: filters()? }, &shapes).await
 }
 
 async fn bench() -> Result<()> {

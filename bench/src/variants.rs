@@ -50,7 +50,28 @@ pub(crate) fn all(parts: &Parts) -> Vec<Variant> {
     ]
 }
 
+/// Calls of the probe filter by its configuration, with what they are; the first makes none.
+pub(crate) const PROBES: [(&str, &str); 7] = [
+    ("none", "none"),
+    ("time", "the time"),
+    ("absent-header", "a header that is not there"),
+    ("header", "a header"),
+    ("headers", "all headers, parsed by the SDK"),
+    ("attribute", "an attribute"),
+    ("body", "a body of 1 KB"),
+];
+
+/// A filter that makes one kind of call, so many times a request.
+pub(crate) fn probe(parts: &Parts, kind: &'static str, times: usize) -> Variant {
+    let filter = configured(&parts.filters.join("probe.wasm"), &format!("{kind} {times}"));
+    Variant { name: kind, what: "a probe", filter }
+}
+
 fn wasm(module: &Path) -> String {
+    configured(module, "{}")
+}
+
+fn configured(module: &Path, configuration: &str) -> String {
     format!(
         r#"          - name: measured
             typed_config:
@@ -60,7 +81,7 @@ fn wasm(module: &Path) -> String {
                 vm_config:
                   runtime: envoy.wasm.runtime.v8
                   code: {{ local: {{ filename: {} }} }}
-                configuration: {{ "@type": type.googleapis.com/google.protobuf.StringValue, value: "{{}}" }}
+                configuration: {{ "@type": type.googleapis.com/google.protobuf.StringValue, value: "{configuration}" }}
 "#,
         module.display()
     )

@@ -1,7 +1,8 @@
 //! How fast the service is over real gRPC, what a waiting request costs, how soon freed room is used.
 //!
 //! The server is a second process (this program again), so that its processor time and memory are its own; rates are
-//! given per second of the server's processor time, which a busy machine does not bend.
+//! given per second of the server's processor time, which a busy machine does not bend. Memory is measured beside that of
+//! the least there can be: an HTTP/2 server that keeps nothing but the way to answer.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
@@ -11,10 +12,18 @@ mod flow_client;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use flow_client::{Client, config, question, start};
 use tally_core::admission::{Completed, Outcome, ReportRequest};
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// `tallyd`'s settings of it but the sampling, for the server's process.
+const ALLOCATOR_SETTINGS: &str = "dirty_decay_ms:500,muzzy_decay_ms:0";
 
 const SERVE: &str = "TALLY_BENCH_FLOW_SERVE";
 const CONNECTIONS: u64 = 4;
@@ -22,45 +31,98 @@ const CALLS_EACH: u64 = 64;
 const ADMISSIONS: u64 = 200_000;
 const WAITING: u64 = 100_000;
 const RELEASES: usize = 5_000;
+/// As a plan: the least there can be.
+const BARE: &str = "bare";
+/// Freed pages go back meanwhile.
+const SETTLED: Duration = Duration::from_secs(5);
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     if let Ok(plan) = std::env::var(SERVE) {
         runtime.block_on(async {
-            let server = start(&config(&plan)).await;
-            println!("{}", server.address());
-            // The other process cannot see how many wait, and must not guess it from the memory that it measures.
-            loop {
-                println!("{}", server.flow.gate().waiting());
-                tokio::time::sleep(Duration::from_millis(50)).await;
+            if plan == BARE {
+                return bare().await;
             }
+            let server = start(&config(&plan)).await;
+            tell(server.address(), || server.flow.gate().waiting()).await;
         });
+        return;
     }
     println!("| what | value |\n|---|---|");
+    // Names of parts; none is all. Cargo adds an option of its own.
+    let named: Vec<String> = std::env::args().skip(1).filter(|name| !name.starts_with('-')).collect();
+    let is_wanted = |part: &str| named.is_empty() || named.iter().any(|name| name == part);
     runtime.block_on(async {
-        rate().await;
-        release().await;
-        memory().await;
+        if is_wanted("rate") {
+            rate().await;
+        }
+        if is_wanted("release") {
+            release().await;
+        }
+        if is_wanted("memory") {
+            memory("tallyd", "{defaultRequestTTL: 10m, saturationDetector: {maxConcurrency: 1}}").await;
+            memory("a bare HTTP/2 server", BARE).await;
+        }
     });
+}
+
+/// Prints where the server listens, then again and again how many wait: the other process cannot see that, and must not
+/// guess it from the memory that it measures.
+async fn tell(address: SocketAddr, waiting: impl Fn() -> u64) {
+    println!("{address}");
+    loop {
+        println!("{}", waiting());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Takes calls and answers none: of each it keeps what an answer needs, and the library its stream.
+async fn bare() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let parked = Arc::new(AtomicU64::new(0));
+    let held = parked.clone();
+    tokio::spawn(async move {
+        loop {
+            let (socket, _) = listener.accept().await.unwrap();
+            let held = held.clone();
+            tokio::spawn(async move {
+                let mut settings = h2::server::Builder::new();
+                settings.max_concurrent_streams(1 << 20).data_frame_budget(16 << 20);
+                let mut connection = settings.handshake::<_, bytes::Bytes>(socket).await.unwrap();
+                let mut calls = Vec::new();
+                while let Some(call) = connection.accept().await {
+                    calls.push(call.unwrap().1);
+                    held.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    tell(address, || parked.load(Ordering::Relaxed)).await;
 }
 
 struct Peer {
     process: Child,
     address: SocketAddr,
-    waiting: std::sync::Arc<std::sync::atomic::AtomicU64>,
+    waiting: Arc<AtomicU64>,
 }
 
 impl Peer {
     fn start(plan: &str) -> Self {
         let program = std::env::current_exe().unwrap();
-        let mut process = Command::new(program).env(SERVE, plan).stdout(Stdio::piped()).spawn().unwrap();
+        let mut process = Command::new(program)
+            .env(SERVE, plan)
+            .env("MALLOC_CONF", ALLOCATOR_SETTINGS)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut output = BufReader::new(process.stdout.take().unwrap()).lines();
         let address = output.next().unwrap().unwrap().parse().unwrap();
-        let waiting = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let waiting = Arc::new(AtomicU64::new(0));
         let told = waiting.clone();
         std::thread::spawn(move || {
             for line in output.map_while(Result::ok) {
-                told.store(line.parse().unwrap(), std::sync::atomic::Ordering::Relaxed);
+                told.store(line.parse().unwrap(), Ordering::Relaxed);
             }
         });
         Self { process, address, waiting }
@@ -68,7 +130,7 @@ impl Peer {
 
     /// How many wait, as the server said last.
     fn waiting(&self) -> u64 {
-        self.waiting.load(std::sync::atomic::Ordering::Relaxed)
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// Processor time so far, all threads, user and system: fields 14 and 15 in ticks of 10 ms.
@@ -79,9 +141,10 @@ impl Peer {
         Duration::from_millis(ticks * 10)
     }
 
-    fn resident_bytes(&self) -> u64 {
+    /// `VmRSS` is what is resident, `VmHWM` the most that ever was.
+    fn memory_bytes(&self, line: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+        let line = status.lines().find(|found| found.starts_with(line)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
     }
 }
@@ -137,7 +200,7 @@ async fn release() {
     let client = Client::connect(peer.address).await;
     let reports = client.report();
     client.ask(question(1)).await.unwrap();
-    let mut took = Vec::new();
+    let (mut took, mut around) = (Vec::new(), Vec::new());
     for number in 2..RELEASES as u64 + 2 {
         let waiting = tokio::spawn({
             let client = client.clone();
@@ -151,41 +214,54 @@ async fn release() {
         if waiting.await.unwrap().waited_nanos > 1_000_000 {
             took.push(freed.elapsed());
         }
+        let asked = Instant::now();
+        client.call_unknown().await;
+        around.push(asked.elapsed());
     }
+    quantiles("report sent to waiting request's answer", took);
+    quantiles("the way alone: a call that is refused at once", around);
+}
+
+fn quantiles(what: &str, mut took: Vec<Duration>) {
     took.sort_unstable();
     for (name, share) in [("p50", 0.5), ("p99", 0.99)] {
         let at = (took.len() as f64 * share) as usize;
-        println!(
-            "| report sent to waiting request's answer, {name} of {} | {:.3} ms |",
-            took.len(),
-            took[at].as_secs_f64() * 1e3
-        );
+        println!("| {what}, {name} of {} | {:.3} ms |", took.len(), took[at].as_secs_f64() * 1e3);
     }
 }
 
-async fn memory() {
-    let peer = Peer::start("{defaultRequestTTL: 0, saturationDetector: {maxConcurrency: 1}}");
+async fn memory(who: &str, plan: &str) {
+    let peer = Peer::start(plan);
     let mut clients = Vec::new();
     for _ in 0..CONNECTIONS {
         clients.push(Client::connect(peer.address).await);
     }
-    clients[0].ask(question(1)).await.unwrap();
-    let before = peer.resident_bytes();
-    for number in 0..WAITING {
+    let before = peer.memory_bytes("VmRSS");
+    // One more than wait: it is let go.
+    for number in 0..=WAITING {
         let client = clients[(number % CONNECTIONS) as usize].clone();
-        let mut question = question(number + 2);
+        let mut question = question(number + 1);
         question.fairness_id = format!("tenant-{}", number % 100);
         tokio::spawn(async move { client.ask(question).await });
     }
     let end = Instant::now() + Duration::from_secs(60);
     while peer.waiting() < WAITING {
         if Instant::now() > end {
-            println!("| server memory for {WAITING} waiting | not measured: only {} came to wait |", peer.waiting());
+            println!("| {who}: memory for {WAITING} waiting | not measured: only {} came to wait |", peer.waiting());
             return;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let grown = peer.resident_bytes() - before;
-    println!("| server memory for {WAITING} waiting | {:.1} MB |", grown as f64 / 1e6);
-    println!("| the same for each | {} bytes |", grown / WAITING);
+    let row = |when: &str, bytes: u64| {
+        let grown = bytes - before;
+        println!(
+            "| {who}: memory for {WAITING} waiting, {when} | {:.1} MB, {} bytes each |",
+            grown as f64 / 1e6,
+            grown / WAITING
+        );
+    };
+    row("when the last has come", peer.memory_bytes("VmRSS"));
+    row("the most meanwhile", peer.memory_bytes("VmHWM"));
+    tokio::time::sleep(SETTLED).await;
+    row("after a while", peer.memory_bytes("VmRSS"));
 }

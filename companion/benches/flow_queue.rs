@@ -6,9 +6,11 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use tally_core::admission::{Completed, EnqueueAndWaitRequest};
+use tally_core::admission::{Completed, EnqueueAndWaitRequest, ReportRequest};
 use tallyd::flow::band::{BandPlan, Fairness, Ordering};
 use tallyd::flow::config::FlowConfig;
 use tallyd::flow::controller::{Ask, Controller};
@@ -30,6 +32,8 @@ fn main() {
     }
     let (asked, seconds) = controller();
     row("controller with saturation and running requests", asked, seconds);
+    let (asked, seconds) = crowded_gate();
+    row(&format!("flow control, {WAITING} callers wait in {FLOWS} flows, one core"), asked, seconds);
     for threads in [1, 2] {
         row(&format!("gate: one lock, {threads} thread(s)"), GATE_PAIRS, by_lock(threads));
         row(&format!("the same by one task, {threads} thread(s)"), GATE_PAIRS, by_task(threads));
@@ -111,6 +115,39 @@ fn controller() -> (u64, f64) {
     (asked, start.unwrap().elapsed().as_secs_f64())
 }
 
+/// As EPP's flow control is measured: callers that wait, are let go, end at once and come again, all on one thread.
+fn crowded_gate() -> (u64, f64) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let gate = Arc::new(Gate::new(plan(RUNNING)));
+        let let_go = Arc::new(AtomicU64::new(0));
+        for request in 1..=WAITING + RUNNING {
+            let (gate, let_go) = (gate.clone(), let_go.clone());
+            tokio::spawn(async move {
+                let fairness_id = format!("tenant-{}", request as usize % FLOWS);
+                let question = EnqueueAndWaitRequest { fairness_id, reporter: 1, request, ..Default::default() };
+                let end = Completed { request, prompt_tokens: 100, output_tokens: 100 };
+                let report = ReportRequest { reporter: 1, completed: vec![end], running: None };
+                loop {
+                    gate.ask(&question).await;
+                    let_go.fetch_add(1, Relaxed);
+                    gate.report(&report);
+                }
+            });
+        }
+        // As many as wait: everybody has had a turn.
+        while let_go.load(Relaxed) < WAITING {
+            tokio::task::yield_now().await;
+        }
+        let (start, before) = (Instant::now(), let_go.load(Relaxed));
+        while let_go.load(Relaxed) < before + GATE_PAIRS {
+            tokio::task::yield_now().await;
+        }
+        (let_go.load(Relaxed) - before, start.elapsed().as_secs_f64())
+    })
+}
+
+const RUNNING: u64 = 100;
 const GATE_PAIRS: u64 = 400_000;
 const CALLERS: u64 = 64;
 
@@ -135,7 +172,7 @@ fn by_lock(threads: usize) -> f64 {
         async move {
             for request in 0..GATE_PAIRS / CALLERS {
                 let question = EnqueueAndWaitRequest { fairness_id: (request % 100).to_string(), ..Default::default() };
-                black_box(gate.enqueue(question).await);
+                black_box(gate.ask(&question).await);
                 tokio::task::yield_now().await;
             }
         }

@@ -8,7 +8,7 @@ mod flow_client;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flow_client::{Client, config, pool, question, start, start_with};
+use flow_client::{Client, certified, config, pool, question, start, start_with};
 use tally_core::admission::{Completed, Outcome, ReportRequest, Running};
 use tally_core::exposition::{Format, Writer};
 use tallyd::collect::Collect;
@@ -226,6 +226,20 @@ async fn health_says_yes_until_the_signal_and_tls_is_spoken_where_a_certificate_
     let client = Client::connect_tls(server.address(), server.authority.as_ref().unwrap()).await;
     assert_eq!(client.ask(question(1)).await.unwrap().outcome(), Outcome::Dispatched);
     assert!(Client::try_plain(server.address()).await.is_err(), "no plain text on a TLS port");
+}
+
+#[tokio::test]
+async fn a_new_certificate_counts_for_new_connections_and_who_is_connected_stays_so() {
+    let server = start_with::<flow_client::Pool>(&config("{}"), None, Some("localhost")).await;
+    let old = server.authority.as_ref().unwrap();
+    let before = Client::connect_tls(server.address(), old).await;
+    assert_eq!(before.ask(question(1)).await.unwrap().outcome(), Outcome::Dispatched);
+    let (renewed, new) = certified("localhost");
+    server.certificates.as_ref().unwrap().send_replace(renewed);
+    let after = Client::connect_tls(server.address(), &new).await;
+    assert_eq!(after.ask(question(2)).await.unwrap().outcome(), Outcome::Dispatched);
+    assert!(Client::try_tls(server.address(), old).await.is_err(), "the old certificate is no longer shown");
+    assert_eq!(before.ask(question(3)).await.unwrap().outcome(), Outcome::Dispatched);
 }
 
 #[tokio::test]

@@ -8,24 +8,32 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::api::Api;
-use crate::change::rewrite::{self, ModelRewrite};
+use crate::change::rewrite::ModelRewrite;
 
 mod admission;
+mod doubts;
+mod key;
+mod keys;
 
+use crate::labels::TenantKey;
 pub use admission::{Admission, KEYS as ADMISSION_KEYS, OnFailure};
+use key::read_keys;
+pub(crate) use key::whole;
+pub use key::{Key, Kind, Place};
+pub use keys::{KEYS, MAX_FLUSH_INTERVAL_MS};
 
 /// How the filter works.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Distinct model names out of traffic that get series of their own.
-    pub max_models: usize,
+    pub max_models: u32,
     /// Model names that always have series of their own.
     pub models: Vec<String>,
     /// Milliseconds between two flushes into Envoy's stats.
-    pub flush_interval_ms: u64,
+    pub flush_interval_ms: u32,
     /// Path endings beside the built-in ones.
     pub paths: Vec<(String, Api)>,
     /// Measure POSTs to unknown paths too, as API `other`.
@@ -36,8 +44,24 @@ pub struct Config {
     pub tenant_header: String,
     /// Write a hash of the tenant instead of its name.
     pub hash_tenant: bool,
+    /// What it is hashed with; there if `hash_tenant` is.
+    pub tenant_key: Option<TenantKey>,
     /// Distinct tenants that get series of their own.
-    pub max_tenants: usize,
+    pub max_tenants: u32,
+    /// Other names of the families that are served beside the seed's.
+    pub profile: Profile,
+    /// Tell requests apart by priority in the total of requests, as EPP v1.5 does.
+    pub priority_label: bool,
+    /// Distributions of bytes and tokens are Envoy's own histograms.
+    pub native_histograms: bool,
+    /// Request headers with the fairness id, the first that is there counts; lower case. The same in `admission`.
+    pub fairness_headers: Vec<String>,
+    /// Request headers with the name of the objective, the first that is there counts; lower case. The same in `admission`.
+    pub objective_headers: Vec<String>,
+    /// Priorities of objectives. The same in `admission`.
+    pub objectives: Vec<(String, i32)>,
+    /// Distinct fairness ids that get series of their own.
+    pub max_fairness_ids: u32,
     /// Count the output events of complete streams without usage, in a family of their own.
     pub estimate_missing_usage: bool,
     /// Take llama.cpp's `timings` where it sends no usage.
@@ -53,7 +77,7 @@ pub struct Config {
     /// Request header that tells the router the request's model; lower case, empty for none.
     pub route_header: String,
     /// Length of a body up to which it is gathered until its model is known.
-    pub route_wait_bytes: usize,
+    pub route_wait_bytes: u32,
     /// Take the tokens that another filter has left in Envoy's metadata.
     pub envoy_token_usage: bool,
     /// Leave what was measured where access logs can read it.
@@ -71,7 +95,15 @@ impl Default for Config {
             target_model_header: "x-gateway-model-name-rewrite".to_string(),
             tenant_header: String::new(),
             hash_tenant: false,
+            tenant_key: None,
             max_tenants: 100,
+            profile: Profile::default(),
+            priority_label: false,
+            native_histograms: false,
+            fairness_headers: FAIRNESS_HEADERS.map(str::to_string).to_vec(),
+            objective_headers: OBJECTIVE_HEADERS.map(str::to_string).to_vec(),
+            objectives: Vec::new(),
+            max_fairness_ids: 100,
             estimate_missing_usage: false,
             llama_timings: false,
             admission: None,
@@ -84,6 +116,20 @@ impl Default for Config {
             log_fields: false,
         }
     }
+}
+
+/// EPP's name first, then llm-d's.
+const FAIRNESS_HEADERS: [&str; 2] = ["x-gateway-inference-fairness-id", "x-llm-d-inference-fairness-id"];
+/// EPP's name first, then llm-d's.
+const OBJECTIVE_HEADERS: [&str; 2] = ["x-gateway-inference-objective", "x-llm-d-inference-objective"];
+
+/// Which other names of the families are served beside the seed's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Profile {
+    /// llm-d's.
+    pub llm_d_epp: bool,
+    /// OpenTelemetry's.
+    pub gen_ai: bool,
 }
 
 /// Why a configuration is refused.
@@ -108,144 +154,6 @@ impl fmt::Display for ConfigError {
 
 impl core::error::Error for ConfigError {}
 
-/// A key of the configuration: documentation and reading in one place.
-pub struct Key<T = Config> {
-    /// Its name.
-    pub name: &'static str,
-    /// What may stand there.
-    pub expected: &'static str,
-    /// What it does.
-    pub meaning: &'static str,
-    read: fn(&Value, &mut T) -> Option<()>,
-}
-
-/// All keys, in the order docs list them.
-pub const KEYS: &[Key] = &[
-    Key {
-        name: "max_models",
-        expected: "a whole number from 1 to 10000",
-        meaning: "Distinct model names out of traffic that get series of their own; later ones are counted as `other`.",
-        read: |value, config| whole(value, 1, 10_000).map(|n| config.max_models = usize::try_from(n).unwrap_or(1)),
-    },
-    Key {
-        name: "models",
-        expected: "a list of model names",
-        meaning: "Model names that always have series of their own, beside `max_models`.",
-        read: |value, config| texts(value).map(|names| config.models = names),
-    },
-    Key {
-        name: "flush_interval_ms",
-        expected: "a whole number from 10 to 60000",
-        meaning: "Milliseconds between two flushes of the filter's counts into Envoy's stats; what a failing VM may lose.",
-        read: |value, config| whole(value, 10, 60_000).map(|n| config.flush_interval_ms = n),
-    },
-    Key {
-        name: "paths",
-        expected: "an object from path endings to one of chat, completions, embeddings, messages, generate, responses, other",
-        meaning: "Path endings beside the built-in ones, with the API they speak. They are tried first.",
-        read: |value, config| paths(value).map(|paths| config.paths = paths),
-    },
-    Key {
-        name: "measure_unknown_paths",
-        expected: "true or false",
-        meaning: "Measure requests with a body on unknown paths too, as API `other`.",
-        read: |value, config| value.as_bool().map(|flag| config.measure_unknown_paths = flag),
-    },
-    Key {
-        name: "target_model_header",
-        expected: "a header name",
-        meaning: "Request header with the model that a router in front has rewritten the request to.",
-        read: |value, config| header(value).map(|name| config.target_model_header = name),
-    },
-    Key {
-        name: "tenant_header",
-        expected: "a header name",
-        meaning: "Request header that names a tenant; switches the tenant families on.",
-        read: |value, config| header(value).map(|name| config.tenant_header = name),
-    },
-    Key {
-        name: "hash_tenant",
-        expected: "true or false",
-        meaning: "Write a hash of the tenant's name (64-bit FNV-1a, as 16 hexadecimal digits) instead of the name.",
-        read: |value, config| value.as_bool().map(|flag| config.hash_tenant = flag),
-    },
-    Key {
-        name: "max_tenants",
-        expected: "a whole number from 1 to 10000",
-        meaning: "Distinct tenants that get series of their own; later ones are counted as `other`.",
-        read: |value, config| whole(value, 1, 10_000).map(|n| config.max_tenants = usize::try_from(n).unwrap_or(1)),
-    },
-    Key {
-        name: "estimate_missing_usage",
-        expected: "true or false",
-        meaning: "Count the output events of complete streams whose server reported no usage, in a family of their own.",
-        read: |value, config| value.as_bool().map(|flag| config.estimate_missing_usage = flag),
-    },
-    Key {
-        name: "llama_timings",
-        expected: "true or false",
-        meaning: "Take llama.cpp's `timings` as usage where it sends none.",
-        read: |value, config| value.as_bool().map(|flag| config.llama_timings = flag),
-    },
-    Key {
-        name: "admission",
-        expected: "an object",
-        meaning: "Switches admission on: a request waits until the companion lets it go. See docs/ADMISSION.md.",
-        // Its keys are read before the others, so that an error can name the inner key.
-        read: |value, _| value.is_object().then_some(()),
-    },
-    Key {
-        name: "inject_usage",
-        expected: "true or false",
-        meaning: "Set `stream_options.include_usage` in streaming chat and completions requests that do not name it, and take \
-                  the usage event that this causes out of the answer. Implies `drop_accept_encoding`. See docs/CHANGES.md.",
-        read: |value, config| value.as_bool().map(|flag| config.inject_usage = flag),
-    },
-    Key {
-        name: "model_rewrites",
-        expected: rewrite::EXPECTED,
-        meaning: "Models whose requests go upstream under another name, chosen by weight; answers name the model that the \
-                  client asked for. Implies `drop_accept_encoding`. See docs/CHANGES.md.",
-        read: |value, config| rewrite::read(value).map(|rewrites| config.model_rewrites = rewrites),
-    },
-    Key {
-        name: "drop_accept_encoding",
-        expected: "true or false",
-        meaning: "Remove `accept-encoding` from measured requests, so that answers come in plain text and can be read.",
-        read: |value, config| value.as_bool().map(|flag| config.drop_accept_encoding = flag),
-    },
-    Key {
-        name: "route_header",
-        expected: "a header name",
-        meaning: "Request header that is set to the body's model before Envoy chooses a route; what a client sends in it is \
-                  removed. Needs `allow_on_headers_stop_iteration: true` in Envoy's PluginConfig. See docs/CHANGES.md.",
-        read: |value, config| header(value).map(|name| config.route_header = name),
-    },
-    Key {
-        name: "route_wait_bytes",
-        expected: "a whole number from 1024 to 16777216",
-        meaning: "Length of a body up to which `route_header` gathers it until the model is known; of a longer one only the \
-                  beginning is looked at. Not above Envoy's buffer limit (1 MiB unless set), beyond which Envoy answers 413.",
-        read: |value, config| {
-            whole(value, 1_024, 16_777_216).map(|n| config.route_wait_bytes = usize::try_from(n).unwrap_or(1_024))
-        },
-    },
-    Key {
-        name: "envoy_token_usage",
-        expected: "true or false",
-        meaning: "Take the tokens that another filter has left in Envoy's dynamic metadata under `envoy.ai.token_usage`, as \
-                  Envoy's AI protocol manager does, instead of those that the filter has read itself.",
-        read: |value, config| value.as_bool().map(|flag| config.envoy_token_usage = flag),
-    },
-    Key {
-        name: "log_fields",
-        expected: "true or false",
-        meaning: "Leave model, tokens, times and outcome of each measured request in Envoy's filter state, for access logs: \
-                  `%FILTER_STATE(wasm.tally.model:PLAIN)%` and so on. See docs/CHANGES.md.",
-        read: |value, config| value.as_bool().map(|flag| config.log_fields = flag),
-    },
-];
-
 impl Config {
     /// Reads the configuration; an empty text is the default.
     ///
@@ -261,12 +169,13 @@ impl Config {
         let Value::Object(object) = value else {
             return Err(error(String::new(), "expected a JSON object".to_string()));
         };
-        if let Some(value) = object.get("admission") {
-            config.admission = Some(Admission::parse(value)?);
-        }
         read_keys(&object, KEYS, "", &mut config)?;
-        if config.hash_tenant && config.tenant_header.is_empty() {
-            return Err(error("hash_tenant".to_string(), "expected `tenant_header` beside it".to_string()));
+        if let Some(Value::Object(admission)) = object.get("admission") {
+            Admission::read(admission, &mut config)?;
+        }
+        if config.hash_tenant && (config.tenant_header.is_empty() || config.tenant_key.is_none()) {
+            let problem = "expected `tenant_header` and `tenant_key` beside it".to_string();
+            return Err(error("hash_tenant".to_string(), problem));
         }
         if config.admission.is_some() && !config.route_header.is_empty() {
             let problem = "expected no `admission` beside it: both let the head of a request wait".to_string();
@@ -281,64 +190,32 @@ impl Config {
         Ok(config)
     }
 
+    /// Whether labels tell requests apart by priority.
+    #[must_use]
+    pub const fn has_priorities(&self) -> bool {
+        self.priority_label || self.profile.llm_d_epp
+    }
+
+    /// The priority of an objective: 0 if the configuration gives none, as EPP's for an unknown one.
+    #[must_use]
+    pub fn priority(&self, objective: &[u8]) -> i32 {
+        let found = self.objectives.iter().find(|(name, _)| name.as_bytes() == objective);
+        found.map_or(0, |(_, priority)| *priority)
+    }
+
     /// The API of a request's path; `None`: it is not measured.
     #[must_use]
     pub fn api(&self, path: &[u8]) -> Option<Api> {
         let plain = crate::api::without_query(path);
-        let own = self.paths.iter().find(|(suffix, _)| plain.ends_with(suffix.as_bytes())).map(|(_, api)| *api);
+        // The longest: an ending that is the end of another one would hide it.
+        let fitting = self.paths.iter().filter(|(ending, _)| plain.ends_with(ending.as_bytes()));
+        let own = fitting.max_by_key(|(ending, _)| ending.len()).map(|(_, api)| *api);
         own.or_else(|| Api::of_path(path)).or(if self.measure_unknown_paths { Some(Api::Other) } else { None })
     }
 }
 
 const fn error(key: String, problem: String) -> ConfigError {
     ConfigError { key, problem }
-}
-
-/// Reads every value of an object by its key; `prefix` stands before the names in errors.
-fn read_keys<T>(object: &Map<String, Value>, keys: &[Key<T>], prefix: &str, to: &mut T) -> Result<(), ConfigError> {
-    for (name, value) in object {
-        let path = format!("{prefix}{name}");
-        let Some(key) = keys.iter().find(|key| key.name == name) else {
-            let known: Vec<&str> = keys.iter().map(|key| key.name).collect();
-            return Err(error(path, format!("there is no such key; expected one of {}", known.join(", "))));
-        };
-        if (key.read)(value, to).is_none() {
-            return Err(error(path, format!("expected {}, found {}", key.expected, shown(value))));
-        }
-    }
-    Ok(())
-}
-
-fn whole(value: &Value, least: u64, most: u64) -> Option<u64> {
-    value.as_u64().filter(|number| (least..=most).contains(number))
-}
-
-fn texts(value: &Value) -> Option<Vec<String>> {
-    value.as_array()?.iter().map(|text| text.as_str().filter(|text| !text.is_empty()).map(str::to_string)).collect()
-}
-
-fn paths(value: &Value) -> Option<Vec<(String, Api)>> {
-    let pair = |(suffix, api): (&String, &Value)| {
-        let api = Api::by_name(api.as_str()?)?;
-        suffix.starts_with('/').then(|| (suffix.clone(), api))
-    };
-    value.as_object()?.iter().map(pair).collect()
-}
-
-fn header(value: &Value) -> Option<String> {
-    let name = value.as_str()?.to_ascii_lowercase();
-    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    (!name.is_empty() && name.bytes().all(is_token)).then_some(name)
-}
-
-/// A value in an error sentence: never longer than a line.
-fn shown(value: &Value) -> String {
-    let mut text = value.to_string();
-    if text.chars().count() > 60 {
-        text = text.chars().take(60).collect();
-        text.push('…');
-    }
-    text
 }
 
 #[cfg(test)]
@@ -361,13 +238,19 @@ mod tests {
                 r#"{"max_model":5}"#,
                 "configuration key `max_model`: there is no such key; expected one of max_models, models,",
             ),
-            (r#"{"models":[1]}"#, "configuration key `models`: expected a list of model names, found [1]"),
+            (
+                r#"{"models":[1]}"#,
+                "configuration key `models`: expected a list of names, none of them empty, found [1]",
+            ),
             (
                 r#"{"paths":{"/x":"chats"}}"#,
-                "configuration key `paths`: expected an object from path endings to one of chat,",
+                "configuration key `paths`: expected an object from path endings that begin with / to one of chat,",
             ),
             (r#"{"tenant_header":"a b"}"#, "configuration key `tenant_header`: expected a header name, found \"a b\""),
-            (r#"{"hash_tenant":true}"#, "configuration key `hash_tenant`: expected `tenant_header` beside it"),
+            (
+                r#"{"hash_tenant":true,"tenant_header":"t"}"#,
+                "configuration key `hash_tenant`: expected `tenant_header` and `tenant_key` beside it",
+            ),
             (
                 r#"{"route_header":"x","admission":{}}"#,
                 "configuration key `route_header`: expected no `admission` beside it",
@@ -380,7 +263,10 @@ mod tests {
 
     #[test]
     fn own_paths_are_tried_before_the_built_in_ones() {
-        let config = Config::parse(br#"{"paths":{"/ask":"chat","/v2/completions":"chat"}}"#).unwrap();
+        let text = br#"{"paths":{"/ask":"chat","/v2/completions":"chat","/a/ask":"messages","/z/a/ask":"generate"}}"#;
+        let config = Config::parse(text).unwrap();
+        assert_eq!(config.api(b"/a/ask"), Some(Api::Messages), "the longest ending counts");
+        assert_eq!(config.api(b"/z/a/ask"), Some(Api::Generate));
         assert_eq!(config.api(b"/tenant/ask?x=1"), Some(Api::Chat));
         assert_eq!(config.api(b"/v2/completions"), Some(Api::Chat));
         assert_eq!(config.api(b"/v1/completions"), Some(Api::Completions));

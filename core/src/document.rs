@@ -118,7 +118,10 @@ impl Document {
         };
         match count.filter(|count| *count <= MAX_TOKENS) {
             Some(count) => self.counts.set(field, count),
-            None => self.has_bad_count = true,
+            // llama.cpp's timings are no part of the usage.
+            None => {
+                self.has_bad_count |= !matches!(field, Field::TimedInput | Field::TimedCached | Field::TimedOutput);
+            }
         }
     }
 }

@@ -23,12 +23,22 @@ pub struct RequestHead<'a> {
     pub tenant: &'a [u8],
 }
 
+/// Whose request it is and how urgent, where labels tell that.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// The fairness id; empty if none.
+    pub fairness_id: Vec<u8>,
+    /// The priority of its objective.
+    pub priority: i32,
+}
+
 /// An exchange under way.
 pub struct Exchange {
     api: Api,
     began: Nanos,
     target_model: Vec<u8>,
     tenant: Vec<u8>,
+    flow: Flow,
     request: Request,
     response: Response,
     /// When the answer came to its proper end.
@@ -48,6 +58,10 @@ pub struct Measured {
     pub answered_model: Vec<u8>,
     /// The tenant; empty if none.
     pub tenant: Vec<u8>,
+    /// Whose it is and how urgent.
+    pub flow: Flow,
+    /// The answer is an event stream.
+    pub is_stream: bool,
     /// How it ended.
     pub outcome: Outcome,
     /// Its code if it failed.
@@ -97,6 +111,7 @@ impl Exchange {
             began: now,
             target_model: head.target_model.to_vec(),
             tenant: head.tenant.to_vec(),
+            flow: Flow::default(),
             request: Request::new(head.api),
             response: Response::new(),
             answered: None,
@@ -107,6 +122,17 @@ impl Exchange {
     #[must_use]
     pub const fn api(&self) -> Api {
         self.api
+    }
+
+    /// Labels tell whose it is and how urgent.
+    pub fn belongs_to(&mut self, flow: Flow) {
+        self.flow = flow;
+    }
+
+    /// Whose it is and how urgent.
+    #[must_use]
+    pub const fn flow(&self) -> &Flow {
+        &self.flow
     }
 
     /// Whether the next piece of the request's body has to be read.
@@ -132,6 +158,12 @@ impl Exchange {
     #[must_use]
     pub fn model(&self) -> &[u8] {
         self.request.model()
+    }
+
+    /// The model that it was rewritten to; empty if it was not.
+    #[must_use]
+    pub fn target_model(&self) -> &[u8] {
+        &self.target_model
     }
 
     /// The request goes on under this model's name.
@@ -207,6 +239,8 @@ impl Exchange {
             usage,
             target_model: self.target_model,
             tenant: self.tenant,
+            flow: self.flow,
+            is_stream: self.response.is_stream(),
         }
     }
 }

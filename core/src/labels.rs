@@ -3,10 +3,14 @@
 //! In: bytes that a client or a server chose. Out: a [`Symbol`], which is all that the rest of the filter handles.
 //! Free text cannot reach a stat name but through here. At the cap a value becomes `other`, and the overflow is counted.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
+use core::hash::Hasher;
 
 use hashbrown::HashMap;
+use siphasher::sip::SipHasher24;
 
 /// Bytes of a label value; longer ones are cut at a character.
 pub const MAX_VALUE_BYTES: usize = 200;
@@ -62,21 +66,30 @@ impl Names {
 
     /// The symbol of a value as it came; counts an overflow.
     pub fn of(&mut self, raw: &[u8]) -> Symbol {
+        self.find(raw).unwrap_or_else(|| {
+            self.overflow += 1;
+            Symbol::OTHER
+        })
+    }
+
+    /// The same for a value that will come again for the same request.
+    pub fn of_first(&mut self, raw: &[u8]) -> Symbol {
+        self.find(raw).unwrap_or(Symbol::OTHER)
+    }
+
+    #[inline(never)]
+    fn find(&mut self, raw: &[u8]) -> Option<Symbol> {
         // Most values come clean, and a clean value is its own cleaned form.
         if let Some(symbol) = core::str::from_utf8(raw).ok().and_then(|text| self.symbols.get(text)) {
-            return *symbol;
+            return Some(*symbol);
         }
         clean_into(raw, &mut self.scratch);
         if let Some(symbol) = self.symbols.get(self.scratch.as_str()) {
-            return *symbol;
+            return Some(*symbol);
         }
-        if self.room == 0 {
-            self.overflow += 1;
-            return Symbol::OTHER;
-        }
-        self.room -= 1;
+        self.room = self.room.checked_sub(1)?;
         let text = core::mem::take(&mut self.scratch);
-        self.add(&text)
+        Some(self.add(&text))
     }
 
     /// Its text, clean.
@@ -112,6 +125,33 @@ impl Names {
         self.texts.push(String::from(text));
         self.symbols.insert(String::from(text), symbol);
         symbol
+    }
+}
+
+/// The key of the hashes that stand for tenants' names. No message shows it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct TenantKey([u8; 16]);
+
+impl TenantKey {
+    /// The key of 32 hexadecimal digits.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_whole = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        u128::from_str_radix(text, 16).ok().filter(|_| is_whole).map(|key| Self(key.to_be_bytes()))
+    }
+
+    /// The hash of a tenant's name, as 16 hexadecimal digits.
+    #[must_use]
+    pub fn hash(&self, name: &[u8]) -> String {
+        let mut hasher = SipHasher24::new_with_key(&self.0);
+        hasher.write(name);
+        format!("{:016x}", hasher.finish())
+    }
+}
+
+impl fmt::Debug for TenantKey {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str("TenantKey(hidden)")
     }
 }
 
@@ -152,7 +192,6 @@ fn clean_into(raw: &[u8], text: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::format;
     use alloc::string::ToString;
 
     #[test]
@@ -169,6 +208,19 @@ mod tests {
             assert_eq!(clean(raw), cleaned);
             assert_eq!(clean(cleaned.as_bytes()), cleaned, "what is clean stays as it is");
         }
+    }
+
+    /// The vectors of the SipHash paper's reference code: key 00 01 … 0f; the message's bytes count up from 0.
+    #[test]
+    fn a_tenants_hash_is_siphash_2_4_under_the_key() {
+        let key = TenantKey::parse("000102030405060708090A0b0c0d0e0f").unwrap();
+        assert_eq!(key.hash(&(0..15).collect::<Vec<u8>>()), "a129ca6149be45e5");
+        assert_eq!(key.hash(b""), "726fdb47dd0e0e31");
+        assert_ne!(TenantKey::parse(&"1".repeat(32)).unwrap().hash(b""), key.hash(b""));
+        for text in ["", "00", "+0010203040506070809a0b0c0d0e0f0", &"g".repeat(32), &"0".repeat(33), &"é".repeat(16)] {
+            assert_eq!(TenantKey::parse(text), None, "{text}");
+        }
+        assert!(!format!("{key:?}").contains("01"));
     }
 
     #[test]

@@ -139,7 +139,7 @@ impl Outcome {
 }
 
 /// Value of the `error_code` label: EPP's codes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorCode {
     /// The proxy refused the request as malformed.
     BadRequest,

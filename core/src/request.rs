@@ -111,8 +111,8 @@ impl Request {
             && let Some(found) = self.scanner.next(&mut bytes)
         {
             match (found.node, found.value) {
-                (RequestNode::Model, Value::Text(name)) => {
-                    self.model.clear();
+                // The first counts where it stands twice, whether or not the prompt has been seen.
+                (RequestNode::Model, Value::Text(name)) if self.model.is_empty() => {
                     self.model.extend_from_slice(name.get(..MAX_MODEL_BYTES).unwrap_or(name));
                 }
                 (RequestNode::PromptItem, Value::Text(_) | Value::Array) => {
@@ -213,6 +213,13 @@ mod tests {
         let request =
             read(Api::Chat, r#"{"messages":[{"model":"inner","content":"{\"model\":\"text\"}"}],"model":"outer"}"#);
         assert_eq!(request.model(), b"outer");
+    }
+
+    #[test]
+    fn of_two_models_the_first_counts_in_every_api() {
+        for api in [Api::Chat, Api::Completions] {
+            assert_eq!(read(api, r#"{"model":"first","model":"second","prompt":"p"}"#).model(), b"first");
+        }
     }
 
     #[test]

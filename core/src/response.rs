@@ -267,7 +267,13 @@ impl Response {
         } else if matches!(self.encoding, Encoding::Unsupported) {
             UsageQuality::UnsupportedEncoding
         } else if nothing {
-            if self.is_unreadable() { UsageQuality::Unparsed } else { UsageQuality::Missing }
+            if self.is_unreadable() {
+                UsageQuality::Unparsed
+            } else if self.findings.has_bad_count {
+                UsageQuality::Partial
+            } else {
+                UsageQuality::Missing
+            }
         } else if self.findings.has_bad_count || usage.input.is_none() || (api.has_output() && usage.output.is_none()) {
             UsageQuality::Partial
         } else {

@@ -2,6 +2,8 @@
 #![cfg(not(target_arch = "wasm32"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "readers/exchange.rs"]
+mod exchange;
 #[path = "readers/inflate.rs"]
 mod inflate;
 #[path = "readers/json.rs"]

@@ -5,11 +5,12 @@ use std::fmt::Write;
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use tally_core::catalog::{self, Bound, Family, Kind, Origin, Source, Unit};
-use tally_core::config::ADMISSION_KEYS;
+use tally_core::catalog::{self, Bound, Family, Kind, Origin, Source, Unit, profile};
+use tally_core::config::{ADMISSION_KEYS, KEYS};
+use tally_integration::filter_config;
 use tally_integration::tools::root;
 
-const BEGIN: &str = "<!-- generated from core/src/catalog: make docs UPDATE=1 -->\n";
+const BEGIN: &str = "<!-- generated from core/src: make docs UPDATE=1 -->\n";
 const END: &str = "<!-- end of the generated part -->";
 
 fn kind(family: &Family) -> &'static str {
@@ -90,7 +91,10 @@ fn metrics_part() -> String {
         (Source::LoraSyncer, "From `tallyd lora-syncer`"),
     ];
     for (source, title) in parts {
-        let _ = write!(text, "\n## {title}\n\n{}", table(catalog::all().filter(|family| family.source == source)));
+        let _ = write!(text, "\n## {title}\n\n{}", table(catalog::usual().filter(|family| family.source == source)));
+        if source == Source::Envoy {
+            let _ = write!(text, "\n## With `profile`\n\n{}", table(profile::FAMILIES.iter().copied()));
+        }
     }
     let _ = write!(text, "\n## Bucket bounds\n\n`+Inf` is implied.\n\n{}\n", bucket_sets());
     text
@@ -132,24 +136,33 @@ fn the_readme_lists_the_families_of_the_endpoint_picker() -> Result<()> {
 }
 
 #[test]
-fn docs_admission_lists_the_keys() -> Result<()> {
-    let mut text = String::from("\n| key | value | meaning |\n|---|---|---|\n");
-    for key in ADMISSION_KEYS {
-        let _ = writeln!(text, "| `{}` | {} | {} |", key.name, key.expected, key.meaning);
-    }
-    text.push('\n');
-    in_step("docs/ADMISSION.md", &text)
+fn docs_config_and_docs_admission_list_the_keys_of_the_filter() -> Result<()> {
+    in_step("docs/CONFIG.md", &format!("\n{}\n", filter_config::table(KEYS)))?;
+    in_step("docs/ADMISSION.md", &format!("\n{}\n", filter_config::table(ADMISSION_KEYS)))
 }
 
 #[test]
-fn the_bootstrap_takes_every_label_out_of_a_stat_name_and_no_other() -> Result<()> {
-    let text = fs::read_to_string(root().join("envoy/bootstrap.yaml"))?;
+fn the_schema_file_is_made_of_the_keys_of_the_filter() -> Result<()> {
+    let path = root().join("envoy/tally.schema.json");
+    let schema = filter_config::schema(filter_config::object(KEYS));
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&path, format!("{}\n", serde_json::to_string_pretty(&schema)?))?;
+    }
+    let found: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path)?)?;
+    ensure!(found == schema, "envoy/tally.schema.json is not in step with core/src/config: run `make docs UPDATE=1`");
+    Ok(())
+}
+
+/// The labels of these families, `le` with them.
+fn labels(families: impl Iterator<Item = &'static Family>) -> BTreeSet<&'static str> {
+    let of_envoy = families.filter(|family| family.source == Source::Envoy);
+    of_envoy.flat_map(|family| family.labels.iter().copied()).chain(["le"]).collect()
+}
+
+/// Compares the tags of a file of Envoy's with labels.
+fn tags_are(file: &str, labels: &BTreeSet<&str>) -> Result<()> {
+    let text = fs::read_to_string(root().join(file))?;
     let written: BTreeSet<&str> = text.lines().map(str::trim).filter(|line| line.contains("tag_name:")).collect();
-    let labels: BTreeSet<&str> = catalog::all()
-        .filter(|family| family.source == Source::Envoy)
-        .flat_map(|family| family.labels.iter().copied())
-        .chain(["le"])
-        .collect();
     let expected: BTreeSet<String> = labels
         .iter()
         .map(|label| format!(r"- {{ tag_name: {label}, regex: '(?:^wasmcustom\.|;\.;)({label}=\.=([^;]*);\.;)' }}"))
@@ -157,7 +170,24 @@ fn the_bootstrap_takes_every_label_out_of_a_stat_name_and_no_other() -> Result<(
     let expected: BTreeSet<&str> = expected.iter().map(String::as_str).collect();
     let missing: Vec<_> = expected.difference(&written).collect();
     let foreign: Vec<_> = written.difference(&expected).collect();
-    ensure!(missing.is_empty() && foreign.is_empty(), "missing: {missing:#?}\nnot in the catalog: {foreign:#?}");
+    ensure!(missing.is_empty() && foreign.is_empty(), "{file}: missing: {missing:#?}\nnot known: {foreign:#?}");
+    Ok(())
+}
+
+#[test]
+fn the_bootstrap_takes_every_label_out_of_a_stat_name_and_no_other() -> Result<()> {
+    tags_are("envoy/bootstrap.yaml", &labels(catalog::usual()))
+}
+
+#[test]
+fn the_profiles_tags_are_the_labels_that_the_bootstrap_does_not_have() -> Result<()> {
+    let usual = labels(catalog::usual());
+    let more: BTreeSet<&str> = labels(profile::FAMILIES.iter().copied()).difference(&usual).copied().collect();
+    tags_are("envoy/profile-tags.yaml", &more)?;
+    let text = fs::read_to_string(root().join("envoy/profile-tags.yaml"))?;
+    let named: BTreeSet<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("# ")).flat_map(|line| line.split(',')).collect();
+    ensure!(more.is_subset(&named), "the line for extraStatTags has {named:?}");
     Ok(())
 }
 

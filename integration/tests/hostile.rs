@@ -27,7 +27,7 @@ fn chat(model: &str) -> Request {
 fn labels_come_out_right_under_istios_own_expressions_too() -> Result<()> {
     let mut options = Options::to(ModelServer::start()?.port)
         .edit("stats_config:\n", "stats_config:\n  use_all_default_tags: false\n");
-    let labels: Vec<&str> = catalog::all()
+    let labels: Vec<&str> = catalog::usual()
         .filter(|family| family.source == Source::Envoy)
         .flat_map(|family| family.labels.iter().copied())
         .chain(["le"])

@@ -32,6 +32,7 @@ pub struct State {
     versions: u32,
     names: Vec<String>,
     values: BTreeMap<String, i64>,
+    histograms: BTreeMap<String, Vec<u64>>,
     now: u64,
     tick_ms: u32,
     calls: BTreeMap<&'static str, u64>,
@@ -56,6 +57,8 @@ const OK: u32 = 0;
 const NOT_FOUND: u32 = 1;
 const BAD_ARGUMENT: u32 = 2;
 const CAS_MISMATCH: u32 = 8;
+/// `MetricType::Histogram`.
+const HISTOGRAM: u32 = 2;
 /// `LogLevel::Critical`.
 const CRITICAL: u32 = 5;
 
@@ -249,11 +252,15 @@ extern "C" fn proxy_set_shared_data(
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn proxy_define_metric(_kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32 {
+extern "C" fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32 {
     with(|state| {
         called(state, "define_metric");
         let name = String::from_utf8(unsafe { text(name, name_size) }.to_vec()).expect("a stat name is text");
-        state.values.entry(name.clone()).or_default();
+        if kind == HISTOGRAM {
+            state.histograms.entry(name.clone()).or_default();
+        } else {
+            state.values.entry(name.clone()).or_default();
+        }
         state.names.push(name);
         // SAFETY: a pointer to a local of the SDK.
         unsafe { *id = u32::try_from(state.names.len() - 1).unwrap() };
@@ -279,7 +286,10 @@ extern "C" fn proxy_increment_metric(id: u32, offset: i64) -> u32 {
 extern "C" fn proxy_record_metric(id: u32, value: u64) -> u32 {
     with(|state| {
         let name = state.names[id as usize].clone();
-        state.values.insert(name, i64::try_from(value).unwrap());
+        match state.histograms.get_mut(&name) {
+            Some(values) => values.push(value),
+            None => drop(state.values.insert(name, i64::try_from(value).unwrap())),
+        }
         OK
     })
 }
@@ -459,6 +469,11 @@ impl Envoy {
     /// The stat of this very name; 0 if it was never defined.
     pub fn stat(&self, name: &str) -> i64 {
         with(|state| state.values.get(name).copied().unwrap_or(0))
+    }
+
+    /// Values that a histogram of Envoy's was given, in their order; nothing if it was never defined.
+    pub fn recorded(&self, name: &str) -> Option<Vec<u64>> {
+        with(|state| state.histograms.get(name).cloned())
     }
 
     /// Stats whose name has this in it.

@@ -175,7 +175,10 @@ impl Config {
     }
 
     /// Pure: the same from the file's text.
-    fn build(args: &ServeArgs, text: &str, in_cluster: bool) -> Result<Self, String> {
+    ///
+    /// # Errors
+    /// One sentence for the person who wrote them.
+    pub fn build(args: &ServeArgs, text: &str, in_cluster: bool) -> Result<Self, String> {
         let file = file::File::parse(text).map_err(|error| error.to_string())?;
         let auth = auth(args, &file, in_cluster)?;
         let tls = args.tls()?.or_else(|| file.tls.clone());

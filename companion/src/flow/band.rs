@@ -4,7 +4,7 @@
 //! The turn is a key in an ordered set, and the fairness policy is only the rule for that key, so
 //! every policy costs the same O(log flows). It never decides whether the band may send.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::queue::{Entry, FlowId};
@@ -84,8 +84,8 @@ pub struct Flow {
     pub bytes: u64,
     /// Tokens a request of this flow used, learnt from reports; 0 before the first.
     pub usual_tokens: u64,
-    /// Waiting requests in this flow's order.
-    order: BTreeSet<(u64, u64, u32)>,
+    /// Waiting requests in this flow's order: by the policy's number, then by arrival.
+    order: BTreeMap<(u64, u64), u32>,
     turn: Turn,
     /// Weighted: virtual time at which all it was let go is paid for.
     paid: u64,
@@ -121,7 +121,7 @@ impl Band {
             requests: 0,
             bytes: 0,
             usual_tokens: 0,
-            order: BTreeSet::new(),
+            order: BTreeMap::new(),
             turn: Turn(0, 0),
             paid: 0,
             weight,
@@ -139,7 +139,7 @@ impl Band {
 
     pub(super) fn add(&mut self, id: FlowId, flow: &mut Flow, entry: &Entry, arrival: u64, index: u32) {
         let was_idle = flow.order.is_empty();
-        flow.order.insert((self.place(entry), arrival, index));
+        flow.order.insert((self.place(entry), arrival), index);
         flow.requests += 1;
         flow.bytes += entry.bytes;
         self.requests += 1;
@@ -152,16 +152,8 @@ impl Band {
         }
     }
 
-    pub(super) fn remove(
-        &mut self,
-        id: FlowId,
-        flow: &mut Flow,
-        entry: &Entry,
-        arrival: u64,
-        index: u32,
-        served: bool,
-    ) {
-        flow.order.remove(&(self.place(entry), arrival, index));
+    pub(super) fn remove(&mut self, id: FlowId, flow: &mut Flow, entry: &Entry, arrival: u64, served: bool) {
+        flow.order.remove(&(self.place(entry), arrival));
         flow.requests -= 1;
         flow.bytes -= entry.bytes;
         self.requests -= 1;
@@ -188,13 +180,13 @@ impl Band {
     /// Index of the request whose turn it is.
     pub(super) fn next(&self, flows: &Slots<Flow>) -> Option<u32> {
         let (_, id) = self.turns.first()?;
-        flows.get(*id)?.order.first().map(|(.., index)| *index)
+        flows.get(*id)?.order.first_key_value().map(|(_, index)| *index)
     }
 
     /// Index of the request whose turn is last.
     pub(super) fn last(&self, flows: &Slots<Flow>) -> Option<u32> {
         let (_, id) = self.turns.last()?;
-        flows.get(*id)?.order.last().map(|(.., index)| *index)
+        flows.get(*id)?.order.last_key_value().map(|(_, index)| *index)
     }
 
     /// Corrects what a flow has paid by `more` cost.
@@ -262,6 +254,6 @@ impl Flow {
     }
 
     fn head(&self) -> Turn {
-        self.order.first().map_or(Turn(u64::MAX, u64::MAX), |(place, arrival, _)| Turn(*place, *arrival))
+        self.order.first_key_value().map_or(Turn(u64::MAX, u64::MAX), |((place, arrival), _)| Turn(*place, *arrival))
     }
 }

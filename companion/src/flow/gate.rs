@@ -7,7 +7,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tally_core::admission::reply::{Cause, Dialect};
+use tally_core::admission::reply::Dialect;
 use tally_core::admission::{
     Completed, DEFAULT_FAIRNESS_ID, EnqueueAndWaitRequest, EnqueueAndWaitResponse, Outcome, Refusal, ReportRequest,
 };
@@ -20,6 +20,7 @@ use super::config::FlowPlan;
 use super::controller::{Ask, Controller, Decided};
 use super::metrics::{Entering, FlowMetrics, SeriesId};
 use super::objectives::Objectives;
+use super::place::{Answer, Place};
 use super::pool::PoolView;
 use super::queue::RequestId;
 use super::saturation::EndpointSample;
@@ -52,14 +53,6 @@ struct Tag {
     series: SeriesId,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Answer {
-    outcome: Outcome,
-    cause: Option<Cause>,
-    priority: i32,
-    waited_nanos: u64,
-}
-
 impl Gate {
     /// A gate with nobody waiting.
     #[must_use]
@@ -80,21 +73,12 @@ impl Gate {
         }
     }
 
-    /// Waits until the request may go or may not. Dropping the future is leaving.
-    pub async fn enqueue(&self, question: EnqueueAndWaitRequest) -> EnqueueAndWaitResponse {
+    /// Takes a question in. What it returns waits until the request may go or may not; dropping that is leaving.
+    pub fn ask(&self, question: &EnqueueAndWaitRequest) -> Place<'_> {
         let (sender, decided) = oneshot::channel();
-        let request = self.enter(&question, sender);
-        let (reporter, number) = (question.reporter, question.request);
-        drop(question);
-        let mut place = Place { gate: self, request, decided, reporter, number, is_answered: false };
-        let answer = (&mut place.decided).await;
-        place.is_answered = true;
-        self.respond(answer.unwrap_or(Answer {
-            outcome: Outcome::RejectedOther,
-            cause: Some(Cause::Stopping),
-            priority: 0,
-            waited_nanos: 0,
-        }))
+        let request = self.enter(question, sender);
+        let request = request.unwrap_or(RequestId::NONE);
+        Place { gate: self, request, decided: Some(decided), caller: (question.reporter, question.request) }
     }
 
     /// Takes one message of a caller's report stream.
@@ -204,17 +188,17 @@ impl Gate {
     }
 
     /// A caller has gone before it read its answer.
-    fn leave(&self, place: &mut Place<'_>) {
+    pub(super) fn leave(&self, request: RequestId, mut decided: oneshot::Receiver<Answer>, caller: (u64, u64)) {
         self.act(|State { controller, .. }, now_nanos, out| {
-            let left = place.request.and_then(|request| controller.leave(request, now_nanos));
-            if let Some(left) = left {
+            if let Some(left) = controller.leave(request, now_nanos) {
                 out.push(left);
                 return;
             }
             // Let go at the same moment: it will not run.
-            if place.decided.try_recv().is_ok_and(|answer| answer.outcome == Outcome::Dispatched) {
-                let never_ran = Completed { request: place.number, prompt_tokens: 0, output_tokens: 0 };
-                controller.completed(place.reporter, &[never_ran], now_nanos, out);
+            if decided.try_recv().is_ok_and(|answer| answer.outcome == Outcome::Dispatched) {
+                let (reporter, request) = caller;
+                let never_ran = Completed { request, prompt_tokens: 0, output_tokens: 0 };
+                controller.completed(reporter, &[never_ran], now_nanos, out);
             }
         });
     }
@@ -250,7 +234,7 @@ impl Gate {
         result
     }
 
-    fn respond(&self, answer: Answer) -> EnqueueAndWaitResponse {
+    pub(super) fn respond(&self, answer: Answer) -> EnqueueAndWaitResponse {
         let Answer { outcome, cause, priority, waited_nanos } = answer;
         let refusal = cause.map(|cause| Refusal::new(outcome, cause, self.dialect, self.retry_after_seconds));
         EnqueueAndWaitResponse { outcome: outcome.into(), waited_nanos, priority, refusal }
@@ -262,24 +246,6 @@ impl Gate {
 
     fn nanos_at(&self, at: Instant) -> u64 {
         nanos(at.saturating_duration_since(self.born))
-    }
-}
-
-/// One question under way.
-struct Place<'a> {
-    gate: &'a Gate,
-    request: Option<RequestId>,
-    decided: oneshot::Receiver<Answer>,
-    reporter: u64,
-    number: u64,
-    is_answered: bool,
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        if !self.is_answered {
-            self.gate.leave(self);
-        }
     }
 }
 

@@ -140,7 +140,7 @@ impl<T> Queue<T> {
 
     /// Flows that exist, waiting or idle.
     #[must_use]
-    pub const fn flows(&self) -> usize {
+    pub fn flows(&self) -> usize {
         self.flows.len()
     }
 
@@ -332,7 +332,7 @@ impl<T> Queue<T> {
         let line = self.flows.get_mut(flow)?;
         let at = self.bands.partition_point(|band| band.priority > line.priority);
         let band = self.bands.get_mut(at)?;
-        band.remove(flow, line, &entry, arrival, index, served);
+        band.remove(flow, line, &entry, arrival, served);
         line.touch(now_nanos);
         Some(Departure { tag, flow, entry })
     }

@@ -1,7 +1,8 @@
 //! Slots: values at stable small indices, named by ids that a reused slot does not answer to.
 //!
 //! In: values. Out: an id each; O(1) insert, look-up and removal, freed slots are used again.
-//! It never shrinks: memory is that of the most values held at once.
+//! It never shrinks: memory is that of the most values held at once. It never moves a value either: growing takes one
+//! more piece of memory, no copy of all that wait.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -63,7 +64,7 @@ impl<K> fmt::Debug for Id<K> {
 /// See the file's head.
 #[derive(Debug)]
 pub(super) struct Slots<V, K = V> {
-    slots: Vec<Slot<V>>,
+    pieces: Vec<Vec<Slot<V>>>,
     free: Vec<u32>,
     of: PhantomData<fn() -> K>,
 }
@@ -76,33 +77,41 @@ struct Slot<V> {
 
 impl<V, K> Slots<V, K> {
     pub(super) const fn new() -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), of: PhantomData }
+        Self { pieces: Vec::new(), free: Vec::new(), of: PhantomData }
     }
 
-    pub(super) const fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
+    pub(super) fn len(&self) -> usize {
+        self.used() - self.free.len()
     }
 
     pub(super) fn insert(&mut self, value: V) -> Id<K> {
         if let Some(index) = self.free.pop()
-            && let Some(slot) = self.slots.get_mut(index as usize)
+            && let Some(slot) = self.slot_mut(index)
         {
             slot.value = Some(value);
             return Id { index, generation: slot.generation, of: PhantomData };
         }
         // A queue's limits keep this far from 2^32; at the end of the range the id names nothing.
-        let index = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
-        self.slots.push(Slot { generation: 0, value: Some(value) });
+        let index = u32::try_from(self.used()).unwrap_or(u32::MAX);
+        let slot = Slot { generation: 0, value: Some(value) };
+        match self.pieces.last_mut().filter(|piece| piece.len() < PIECE) {
+            Some(piece) => piece.push(slot),
+            None => {
+                let mut piece = Vec::with_capacity(PIECE);
+                piece.push(slot);
+                self.pieces.push(piece);
+            }
+        }
         Id { index, generation: 0, of: PhantomData }
     }
 
     pub(super) fn get(&self, id: Id<K>) -> Option<&V> {
-        let slot = self.slots.get(id.index as usize)?;
+        let slot = self.slot(id.index)?;
         if slot.generation == id.generation { slot.value.as_ref() } else { None }
     }
 
     pub(super) fn get_mut(&mut self, id: Id<K>) -> Option<&mut V> {
-        let slot = self.slots.get_mut(id.index as usize)?;
+        let slot = self.slot_mut(id.index)?;
         if slot.generation == id.generation { slot.value.as_mut() } else { None }
     }
 
@@ -116,7 +125,7 @@ impl<V, K> Slots<V, K> {
     }
 
     pub(super) fn remove_at(&mut self, index: u32) -> Option<V> {
-        let slot = self.slots.get_mut(index as usize)?;
+        let slot = self.slot_mut(index)?;
         let value = slot.value.take()?;
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(index);
@@ -125,18 +134,35 @@ impl<V, K> Slots<V, K> {
 
     /// All values.
     pub(super) fn iter(&self) -> impl Iterator<Item = &V> {
-        self.slots.iter().filter_map(|slot| slot.value.as_ref())
+        self.pieces.iter().flatten().filter_map(|slot| slot.value.as_ref())
     }
 
     /// Ids of the values that `keep` picks.
     pub(super) fn ids(&self, keep: impl Fn(&V) -> bool) -> Vec<Id<K>> {
         (0..)
-            .zip(&self.slots)
+            .zip(self.pieces.iter().flatten())
             .filter(|(_, slot)| slot.value.as_ref().is_some_and(&keep))
             .map(|(index, slot)| Id { index, generation: slot.generation, of: PhantomData })
             .collect()
     }
+
+    fn used(&self) -> usize {
+        self.pieces.last().map_or(0, |last| (self.pieces.len() - 1) * PIECE + last.len())
+    }
+
+    fn slot(&self, index: u32) -> Option<&Slot<V>> {
+        let index = index as usize;
+        self.pieces.get(index / PIECE)?.get(index % PIECE)
+    }
+
+    fn slot_mut(&mut self, index: u32) -> Option<&mut Slot<V>> {
+        let index = index as usize;
+        self.pieces.get_mut(index / PIECE)?.get_mut(index % PIECE)
+    }
 }
+
+/// Slots of a piece.
+const PIECE: usize = 256;
 
 #[cfg(test)]
 mod tests {
@@ -153,5 +179,20 @@ mod tests {
         assert_eq!(slots.remove(first), None);
         assert_eq!((slots.get(second), slots.len()), (Some(&'b'), 1));
         assert_eq!(slots.get(Id::NONE), None);
+    }
+
+    #[test]
+    fn values_keep_their_ids_while_many_come_and_go() {
+        let mut slots: Slots<usize> = Slots::new();
+        let ids: Vec<Id<usize>> = (0..1_000).map(|value| slots.insert(value)).collect();
+        for id in ids.iter().step_by(3) {
+            slots.remove(*id);
+        }
+        let held: Vec<Option<&usize>> = ids.iter().map(|id| slots.get(*id)).collect();
+        let expected: Vec<usize> = (0..1_000).collect();
+        let expected: Vec<Option<&usize>> =
+            expected.iter().map(|value| Some(value).filter(|value| *value % 3 != 0)).collect();
+        assert_eq!(held, expected);
+        assert_eq!((slots.len(), slots.iter().count(), slots.ids(|_| true).len()), (666, 666, 666));
     }
 }

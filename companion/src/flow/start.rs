@@ -9,22 +9,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustls::ServerConfig;
 use tally_core::admission::SERVICE;
 use tally_core::exposition::Writer;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use super::config::FlowPlan;
 use super::gate::Gate;
+use super::listener;
 use super::objective_watch::follow;
 use super::pool::PoolView;
-use super::service::FlowService;
 use crate::collect::Collect;
 
 /// Sockets of flow control, bound by the caller.
@@ -32,25 +33,10 @@ use crate::collect::Collect;
 pub struct FlowListeners {
     /// Where Envoys ask.
     pub flow: TcpListener,
-    /// Certificate chain and private key in PEM; `None` is plain text.
-    pub tls: Option<Pem>,
+    /// The newest certificate, for each connection anew; `None` is plain text.
+    pub tls: Option<watch::Receiver<Arc<ServerConfig>>>,
     /// Where gRPC health is answered, in plain text.
     pub health: Option<TcpListener>,
-}
-
-/// A server's identity in PEM.
-#[derive(Clone)]
-pub struct Pem {
-    /// Certificate chain.
-    pub certificate: Vec<u8>,
-    /// Private key.
-    pub key: Vec<u8>,
-}
-
-impl std::fmt::Debug for Pem {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Pem(..)")
-    }
 }
 
 /// Running flow control.
@@ -64,7 +50,7 @@ impl FlowControl {
     /// Starts all tasks on `tracker`. They end by themselves after `shutdown`, when the drain is over.
     ///
     /// # Errors
-    /// When the plan needs a pool that is not there, or the certificate cannot be used.
+    /// When the plan needs a pool that is not there.
     pub fn start<P: PoolView + Send + Sync + 'static>(
         plan: FlowPlan,
         pool: Option<watch::Receiver<Arc<P>>>,
@@ -77,11 +63,6 @@ impl FlowControl {
         let gate = Arc::new(Gate::new(plan));
         let address = listeners.flow.local_addr().context("flow control's port")?;
         let closing = CancellationToken::new();
-        let mut server = server();
-        if let Some(Pem { certificate, key }) = &listeners.tls {
-            let tls = ServerTlsConfig::new().identity(Identity::from_pem(certificate, key));
-            server = server.tls_config(tls).context("flow control's certificate")?;
-        }
         let (health, health_service) = tonic_health::server::health_reporter();
         if let Some(listener) = listeners.health {
             let served = Server::builder().add_service(health_service);
@@ -89,16 +70,10 @@ impl FlowControl {
             tracker.spawn(async move {
                 let end = ended.clone().cancelled_owned();
                 let served = served.serve_with_incoming_shutdown(TcpIncoming::from(listener), end);
-                finish("health", served, &ended).await;
+                finish(served, &ended).await;
             });
         }
-        let incoming = TcpIncoming::from(listeners.flow).with_nodelay(Some(true));
-        let service = FlowService::new(gate.clone(), closing.clone());
-        let ended = closing.clone();
-        tracker.spawn(async move {
-            let served = server.serve_with_incoming_shutdown(service, incoming, ended.clone().cancelled_owned());
-            finish("flow control", served, &ended).await;
-        });
+        tracker.spawn(listener::serve(listeners.flow, listeners.tls, gate.clone(), closing.clone()));
         if let Some(pool) = pool {
             tracker.spawn(watch_pool(gate.clone(), pool, closing.clone()));
         }
@@ -127,18 +102,6 @@ impl Collect for FlowControl {
     fn collect(&self, page: &mut Writer) {
         self.gate.write(page);
     }
-}
-
-/// A server for callers that hold many calls open and drop many at once.
-fn server() -> Server {
-    Server::builder()
-        .max_concurrent_streams(MAX_CALLS_PER_CONNECTION)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .http2_max_pending_accept_reset_streams(Some(MAX_CALLS_PER_CONNECTION as usize))
-        .http2_max_local_error_reset_streams(Some(MAX_CALLS_PER_CONNECTION as usize))
-        .http2_keepalive_interval(Some(Duration::from_secs(10)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
 }
 
 async fn watch_pool<P: PoolView>(gate: Arc<Gate>, mut pool: watch::Receiver<Arc<P>>, closing: CancellationToken) {
@@ -172,29 +135,17 @@ async fn end(
     closing.cancel();
 }
 
-/// Waits for a server's end, but not long for peers that do not close.
-async fn finish(
-    name: &str,
-    served: impl Future<Output = Result<(), tonic::transport::Error>>,
-    closing: &CancellationToken,
-) {
+/// Waits for the health server's end, but not long for peers that do not close.
+async fn finish(served: impl Future<Output = Result<(), tonic::transport::Error>>, closing: &CancellationToken) {
     let late = async {
         closing.cancelled().await;
         tokio::time::sleep(CLOSE_GRACE).await;
     };
     tokio::select! {
-        ended = served => if let Err(error) = ended { tracing::error!(%error, "{name} server ended") },
-        () = late => tracing::warn!("{name} server: peers did not close in {CLOSE_GRACE:?}"),
+        ended = served => if let Err(error) = ended { tracing::error!(%error, "flow control's health server ended") },
+        () = late => tracing::warn!("flow control's health server: peers did not close in {CLOSE_GRACE:?}"),
     }
 }
 
-/// An Envoy worker keeps one connection; each request that waits is one call on it.
-const MAX_CALLS_PER_CONNECTION: u32 = 1 << 20;
-/// The HTTP/2 library closes a connection on which more than half its window is taken by small frames that nobody has
-/// read yet, each counted as a quarter of a kilobyte: with its default, about 2,000 questions sent at once by a client
-/// that ends its calls in a frame of their own. This is room for 60,000.
-const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
-/// Most of one call that is held unread.
-const STREAM_WINDOW_BYTES: u32 = 64 << 10;
 /// After the last decision, connections get this long to close.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);

@@ -93,6 +93,26 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
     }
 }
 
+/// What an adapters' file asks for; see [`check`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// Adapters that it names.
+    pub adapters: usize,
+    /// What was accepted and deserves a look.
+    pub warnings: Vec<String>,
+}
+
+/// Reads the text of an adapters' file as `run` does.
+///
+/// # Errors
+/// One sentence with line, key and what was expected.
+pub fn check(text: &str) -> Result<Checked, String> {
+    let config = config::LoraConfig::parse(text).map_err(|error| error.to_string())?;
+    let desired = &config.desired;
+    let adapters = desired.exist.len() + desired.forbidden.len() + desired.contradicted.len();
+    Ok(Checked { adapters, warnings: config.warnings })
+}
+
 /// On all addresses of both kinds, or of IPv4 where there is no IPv6.
 async fn listen(port: u16) -> anyhow::Result<TcpListener> {
     if let Ok(listener) = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {

@@ -21,7 +21,7 @@ use crate::auth::Auth;
 use crate::collect::Collect;
 use crate::config::{Config, Tls};
 use crate::envoy::Envoys;
-use crate::flow::{FlowControl, FlowListeners, Pem};
+use crate::flow::{FlowControl, FlowListeners};
 use crate::pool::Pools;
 use crate::{metrics, pprof};
 use health::Readiness;
@@ -85,7 +85,7 @@ async fn parts(
     if let Some(plan) = &config.flow {
         let listeners = FlowListeners {
             flow: bind(config.listen.flow).await?,
-            tls: config.tls.as_ref().map(pem).transpose()?,
+            tls: config.tls.as_ref().map(|tls| tls::watch(for_envoys(tls), stop.clone())).transpose()?,
             health: Some(bind(config.listen.flow_health).await?),
         };
         // The gate is one, and so is its pool: the first.
@@ -101,9 +101,9 @@ async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))
 }
 
-fn pem(files: &Tls) -> anyhow::Result<Pem> {
-    let read = |path: &Path| std::fs::read(path).with_context(|| format!("tls: {}", path.display()));
-    Ok(Pem { certificate: read(&files.certificate)?, key: read(&files.key)? })
+/// The same certificate. Who may ask there is the network's to say, as without TLS.
+fn for_envoys(pages: &Tls) -> Tls {
+    Tls { client_ca: None, ..pages.clone() }
 }
 
 /// Whole or not at all: a reader never sees half an address.

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::uri::PathAndQuery;
+use rustls::ServerConfig;
 use tally_core::admission::{
     ENQUEUE_AND_WAIT, EnqueueAndWaitRequest, EnqueueAndWaitResponse, REPORT, ReportRequest, ReportResponse, SERVICE,
 };
 use tallyd::flow::config::{FlowConfig, FlowPlan};
 use tallyd::flow::pool::PoolView;
 use tallyd::flow::saturation::EndpointSample;
-use tallyd::flow::{FlowControl, FlowListeners, Pem};
+use tallyd::flow::{FlowControl, FlowListeners};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -56,6 +57,7 @@ pub struct Server {
     pub flow: FlowControl,
     pub shutdown: CancellationToken,
     pub authority: Option<String>,
+    pub certificates: Option<watch::Sender<Arc<ServerConfig>>>,
     health: SocketAddr,
     tracker: TaskTracker,
 }
@@ -73,17 +75,26 @@ pub async fn start_with<P: PoolView + Send + Sync + 'static>(
     let flow = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let health = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let health_address = health.local_addr().unwrap();
-    let certified = host.map(|host| rcgen::generate_simple_self_signed([host.to_owned()]).unwrap());
-    let tls = certified.as_ref().map(|certified| Pem {
-        certificate: certified.cert.pem().into_bytes(),
-        key: certified.signing_key.serialize_pem().into_bytes(),
-    });
+    let certified = host.map(certified);
+    let authority = certified.as_ref().map(|(_, authority)| authority.clone());
+    let (certificates, tls) = certified.map(|(server, _)| watch::channel(server)).unzip();
     let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());
     let listeners = FlowListeners { flow, tls, health: Some(health) };
     let flow = FlowControl::start(plan.clone(), pool, listeners, &tracker, shutdown.clone()).unwrap();
     tracker.close();
-    let authority = certified.map(|certified| certified.cert.pem());
-    Server { flow, shutdown, authority, health: health_address, tracker }
+    Server { flow, shutdown, authority, certificates, health: health_address, tracker }
+}
+
+/// A new certificate for a host name, as a server takes it and as a client trusts it.
+pub fn certified(host: &str) -> (Arc<ServerConfig>, String) {
+    let certified = rcgen::generate_simple_self_signed([host.to_owned()]).unwrap();
+    let key = rustls_pki_types::PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let chain = vec![certified.cert.der().clone()];
+    let mut server = builder.with_no_client_auth().with_single_cert(chain, key.into()).unwrap();
+    server.alpn_protocols = vec![b"h2".to_vec()];
+    (Arc::new(server), certified.cert.pem())
 }
 
 impl Server {
@@ -124,9 +135,13 @@ impl Client {
     }
 
     pub async fn connect_tls(address: SocketAddr, authority: &str) -> Self {
+        Self::try_tls(address, authority).await.unwrap()
+    }
+
+    pub async fn try_tls(address: SocketAddr, authority: &str) -> Result<Self, tonic::transport::Error> {
         let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority)).domain_name("localhost");
         let endpoint = Endpoint::from_shared(format!("https://{address}")).unwrap().tls_config(tls).unwrap();
-        Self(endpoint.connect().await.unwrap())
+        endpoint.connect().await.map(Self)
     }
 
     /// A question in plain text, wherever.

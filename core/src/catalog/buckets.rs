@@ -40,6 +40,18 @@ pub const TIME_PER_OUTPUT_TOKEN: &[Bound] = &[
     b("90", 90_000_000_000), b("120", 120_000_000_000), b("180", 180_000_000_000), b("270", 270_000_000_000), b("360", 360_000_000_000),
 ];
 
+/// Time to first token, llm-d's set: EPP's LAT up to two minutes. Unit: seconds.
+pub const FIRST_CHUNK: &[Bound] = LATENCY.split_at(24).0;
+
+/// Time per output token of a stream, llm-d's set: EPP's TPOT up to 1 s, then 2. Unit: seconds.
+#[rustfmt::skip]
+pub const STREAMING_PER_TOKEN: &[Bound] = &[
+    b("0.0005", 500_000), b("0.00205", 2_050_000), b("0.005", 5_000_000), b("0.01", 10_000_000), b("0.02", 20_000_000),
+    b("0.04", 40_000_000), b("0.06", 60_000_000), b("0.08", 80_000_000), b("0.1", 100_000_000), b("0.125", 125_000_000),
+    b("0.15", 150_000_000), b("0.2", 200_000_000), b("0.3", 300_000_000), b("0.4", 400_000_000), b("0.5", 500_000_000),
+    b("0.6", 600_000_000), b("0.8", 800_000_000), b("1", 1_000_000_000), b("2", 2_000_000_000),
+];
+
 /// Gap between output tokens, llm-d's set. Unit: seconds.
 #[rustfmt::skip]
 pub const INTER_TOKEN: &[Bound] = &[

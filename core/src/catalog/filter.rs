@@ -1,6 +1,7 @@
 //! What the filter says of itself: enough to see that it is well, and why a number may be missing.
 
 use super::{Family, Kind, Origin, Source, Unit};
+use crate::doc;
 
 const fn family(
     name: &'static str,
@@ -9,7 +10,7 @@ const fn family(
     unit: Unit,
     help: &'static str,
 ) -> Family {
-    Family { name, kind, labels, unit, help, origin: Origin::Tally, source: Source::Envoy }
+    Family { name, kind, labels, unit, help: doc(help), origin: Origin::Tally, source: Source::Envoy }
 }
 
 /// Requests the filter let pass without measuring.

@@ -10,6 +10,7 @@ pub mod flow;
 pub mod lora;
 pub mod objective;
 pub mod pool;
+pub mod profile;
 
 pub use buckets::Bound;
 
@@ -84,7 +85,7 @@ pub struct Family {
     pub labels: &'static [&'static str],
     /// Unit of its values.
     pub unit: Unit,
-    /// HELP text without the `[ALPHA] ` prefix.
+    /// HELP text without the `[ALPHA] ` prefix; empty in the filter, which cannot give it to Envoy.
     pub help: &'static str,
     /// Who named it first.
     pub origin: Origin,
@@ -111,11 +112,17 @@ impl Family {
 pub fn all() -> impl Iterator<Item = &'static Family> {
     objective::FAMILIES
         .iter()
+        .chain(profile::FAMILIES)
         .chain(filter::FAMILIES)
         .chain(pool::FAMILIES)
         .chain(flow::FAMILIES)
         .chain(lora::FAMILIES)
         .copied()
+}
+
+/// The families that are there whatever the filter's `profile` is.
+pub fn usual() -> impl Iterator<Item = &'static Family> {
+    all().filter(|family| !profile::FAMILIES.contains(family))
 }
 
 /// The family of this name.

@@ -5,6 +5,7 @@ use super::buckets::{
     TIME_PER_OUTPUT_TOKEN,
 };
 use super::{Bound, Family, Kind, Origin, Source, Unit};
+use crate::doc;
 
 /// Labels of nearly every request family.
 pub const MODEL_LABELS: &[&str] = &["model_name", "target_model_name"];
@@ -17,7 +18,7 @@ const fn family(
     origin: Origin,
     help: &'static str,
 ) -> Family {
-    Family { name, kind, labels, unit, help, origin, source: Source::Envoy }
+    Family { name, kind, labels, unit, help: doc(help), origin, source: Source::Envoy }
 }
 
 const fn counter(name: &'static str, unit: Unit, help: &'static str) -> Family {

@@ -8,6 +8,8 @@ use alloc::vec::Vec;
 
 use serde_json::Value;
 
+use crate::config::whole;
+
 /// One model and what it may become.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelRewrite {
@@ -20,12 +22,24 @@ pub struct ModelRewrite {
 pub const EXPECTED: &str = "a list of {\"model\": name, \"targets\": [{\"model\": name, \"weight\": whole number}]}, \
                             each model once, with a weight above 0 (at most 1000000) among its targets";
 
-const MAX_WEIGHT: u32 = 1_000_000;
+/// Largest weight.
+pub const MAX_WEIGHT: u32 = 1_000_000;
 
 impl ModelRewrite {
     /// The model and its targets.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        core::iter::once(self.model.as_str()).chain(self.targets.iter().map(|(name, _)| name.as_str()))
+        core::iter::once(self.model()).chain(self.targets())
+    }
+
+    /// The model that clients ask for.
+    #[must_use]
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
+    /// What it may become.
+    pub fn targets(&self) -> impl Iterator<Item = &str> {
+        self.targets.iter().map(|(name, _)| name.as_str())
     }
 
     /// One of the targets, as often as its weight says if `draw` is evenly spread.
@@ -67,7 +81,7 @@ pub fn read(value: &Value) -> Option<Vec<ModelRewrite>> {
 fn target(value: &Value) -> Option<(String, u32)> {
     let weight = match value.get("weight") {
         None => 1,
-        Some(weight) => u32::try_from(weight.as_u64()?).ok().filter(|weight| *weight <= MAX_WEIGHT)?,
+        Some(weight) => whole(weight).filter(|weight| *weight <= MAX_WEIGHT)?,
     };
     Some((name(value, &["model", "weight"])?, weight))
 }

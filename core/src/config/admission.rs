@@ -5,9 +5,10 @@
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::{ConfigError, Key, header, read_keys, texts, whole};
+use super::{Config, ConfigError, Key, Kind, read_keys};
+use crate::doc;
 
 /// Whom to ask, how long to wait, and what to do without an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,77 +42,97 @@ impl Default for Admission {
             cluster: "tallyd".to_string(),
             timeout_ms: 60_000,
             on_failure: OnFailure::Open,
-            fairness_headers: FAIRNESS_HEADERS.map(str::to_string).to_vec(),
-            objective_headers: OBJECTIVE_HEADERS.map(str::to_string).to_vec(),
+            fairness_headers: super::FAIRNESS_HEADERS.map(str::to_string).to_vec(),
+            objective_headers: super::OBJECTIVE_HEADERS.map(str::to_string).to_vec(),
             objectives: Vec::new(),
         }
     }
 }
 
-/// EPP's name first, then llm-d's.
-const FAIRNESS_HEADERS: [&str; 2] = ["x-gateway-inference-fairness-id", "x-llm-d-inference-fairness-id"];
-/// EPP's name first, then llm-d's.
-const OBJECTIVE_HEADERS: [&str; 2] = ["x-gateway-inference-objective", "x-llm-d-inference-objective"];
 /// Longest cluster name: its length has to be one byte in what Envoy is told.
 const MAX_CLUSTER_NAME: usize = 120;
+/// Farthest priority from 0.
+pub(super) const MAX_PRIORITY: u32 = 1_000_000;
 /// Most headers in a list: each costs a call to Envoy.
-const MAX_HEADERS: usize = 8;
+pub(super) const MAX_HEADERS: usize = 8;
 
 /// All keys under `admission`, in the order docs list them.
-pub const KEYS: &[Key<Admission>] = &[
+pub const KEYS: &[Key] = &[
     Key {
         name: "cluster",
-        expected: "a cluster name of at most 120 ASCII characters",
-        meaning: "Envoy's cluster with the gRPC port of `tallyd serve`. Default: `tallyd`.",
-        read: |value, to| cluster(value).map(|name| to.cluster = name),
+        kind: Kind::Text(MAX_CLUSTER_NAME, |to| &mut of(to).cluster),
+        meaning: doc("Envoy's cluster with the gRPC port of `tallyd serve`."),
     },
     Key {
         name: "timeout_ms",
-        expected: "a whole number from 1 to 3600000",
-        meaning: "Milliseconds a request may wait; the companion is told. If it has not decided one second later it is \
-                  taken for gone. Default: 60000.",
-        read: |value, to| whole(value, 1, 3_600_000).map(|n| to.timeout_ms = u32::try_from(n).unwrap_or(u32::MAX)),
+        kind: Kind::Whole(1, 3_600_000, |to| &mut of(to).timeout_ms),
+        meaning: doc(
+            "Milliseconds a request may wait; the companion is told. If it has not decided one second later it is \
+                  taken for gone.",
+        ),
     },
     Key {
         name: "on_failure",
-        expected: "\"open\" or \"closed\"",
-        meaning: "What becomes of a request if the companion is gone, slow or answers nonsense: it passes, or gets 503. \
-                  Default: `open`.",
-        read: |value, to| on_failure(value).map(|choice| to.on_failure = choice),
+        kind: Kind::OnFailure(|to| &mut of(to).on_failure),
+        meaning: doc(
+            "What becomes of a request if the companion is gone, slow or answers nonsense: it passes, or gets 503.",
+        ),
     },
     Key {
         name: "fairness_headers",
-        expected: "a list of at most 8 header names",
-        meaning: "Request headers with the fairness id; the first that is there counts. Default: \
-                  `x-gateway-inference-fairness-id`, `x-llm-d-inference-fairness-id`.",
-        read: |value, to| headers(value).map(|names| to.fairness_headers = names),
+        kind: Kind::Headers(MAX_HEADERS, |to| &mut to.fairness_headers),
+        meaning: doc(
+            "Request headers with the fairness id; the first that is there counts. Without it, the key of this name beside `admission`.",
+        ),
     },
     Key {
         name: "objective_headers",
-        expected: "a list of at most 8 header names",
-        meaning: "Request headers with the name of an InferenceObjective; the first that is there counts. Default: \
-                  `x-gateway-inference-objective`, `x-llm-d-inference-objective`.",
-        read: |value, to| headers(value).map(|names| to.objective_headers = names),
+        kind: Kind::Headers(MAX_HEADERS, |to| &mut to.objective_headers),
+        meaning: doc(
+            "Request headers with the name of an InferenceObjective; the first that is there counts. Without it, the key of \
+             this name beside `admission`.",
+        ),
     },
     Key {
         name: "objectives",
-        expected: "an object from objective names to priorities from -1000000 to 1000000",
-        meaning: "Priorities of objectives; names that are not here are left to the companion. Default: none.",
-        read: |value, to| objectives(value).map(|found| to.objectives = found),
+        kind: Kind::Priorities(MAX_PRIORITY, |to| &mut to.objectives),
+        meaning: doc(
+            "Priorities of objectives; names that are not here are left to the companion. Without it, the key of this name beside `admission`.",
+        ),
     },
 ];
 
+fn of(config: &mut Config) -> &mut Admission {
+    config.admission.get_or_insert_with(Admission::default)
+}
+
+impl OnFailure {
+    /// The choice of this name.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Self> {
+        match name {
+            "open" => Some(Self::Open),
+            "closed" => Some(Self::Closed),
+            _ => None,
+        }
+    }
+}
+
 impl Admission {
-    /// Reads the value of `admission`.
+    /// Reads the object under `admission`. Headers and objectives are one for labels and admission: what it says of them
+    /// goes for both, what stands beside it too.
     ///
     /// # Errors
     /// The first key that is wrong.
-    pub(super) fn parse(value: &Value) -> Result<Self, ConfigError> {
-        let mut admission = Self::default();
-        if let Value::Object(object) = value {
-            read_keys(object, KEYS, "admission.", &mut admission)?;
+    pub(super) fn read(object: &Map<String, Value>, config: &mut Config) -> Result<(), ConfigError> {
+        config.admission = Some(Self::default());
+        read_keys(object, KEYS, "admission.", config)?;
+        if let Config { admission: Some(admission), fairness_headers, objective_headers, objectives, .. } = config {
+            admission.fairness_headers.clone_from(fairness_headers);
+            admission.objective_headers.clone_from(objective_headers);
+            admission.objectives.clone_from(objectives);
         }
-        Ok(admission)
+        Ok(())
     }
 
     /// The priority of an objective, if the configuration gives one.
@@ -119,34 +140,6 @@ impl Admission {
     pub fn priority(&self, objective: &str) -> Option<i32> {
         self.objectives.iter().find(|(name, _)| name == objective).map(|(_, priority)| *priority)
     }
-}
-
-fn cluster(value: &Value) -> Option<String> {
-    let is_good =
-        |name: &&str| (1..=MAX_CLUSTER_NAME).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic());
-    value.as_str().filter(is_good).map(str::to_string)
-}
-
-fn on_failure(value: &Value) -> Option<OnFailure> {
-    match value.as_str()? {
-        "open" => Some(OnFailure::Open),
-        "closed" => Some(OnFailure::Closed),
-        _ => None,
-    }
-}
-
-fn headers(value: &Value) -> Option<Vec<String>> {
-    texts(value)?;
-    let names = value.as_array().filter(|names| names.len() <= MAX_HEADERS)?;
-    names.iter().map(header).collect()
-}
-
-fn objectives(value: &Value) -> Option<Vec<(String, i32)>> {
-    let pair = |(name, priority): (&String, &Value)| {
-        let priority = priority.as_i64().filter(|priority| (-1_000_000..=1_000_000).contains(priority))?;
-        Some((name.clone(), i32::try_from(priority).ok()?))
-    };
-    value.as_object()?.iter().map(pair).collect()
 }
 
 #[cfg(test)]
@@ -196,9 +189,12 @@ mod tests {
             ),
             (
                 r#"{"admission":{"objectives":{"a":"high"}}}"#,
-                "configuration key `admission.objectives`: expected an object from objective names to priorities",
+                "configuration key `admission.objectives`: expected an object from names to whole numbers from -1000000 to 1000000",
             ),
-            (r#"{"admission":{"cluster":""}}"#, "configuration key `admission.cluster`: expected a cluster name"),
+            (
+                r#"{"admission":{"cluster":""}}"#,
+                "configuration key `admission.cluster`: expected a text of at most 120 visible ASCII characters",
+            ),
         ] {
             let found = parsed(text).unwrap_err();
             assert!(found.starts_with(sentence), "{text}: {found}");

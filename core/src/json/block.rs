@@ -2,7 +2,7 @@
 //!
 //! In: a block. Out: one bit per byte. A text is most of what is skipped: here it costs less than one instruction a byte.
 
-use wide::{CmpEq, u8x16};
+use wide::u8x16;
 
 /// Bytes of a block.
 pub(super) const BLOCK: usize = 64;

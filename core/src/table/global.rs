@@ -78,6 +78,10 @@ pub enum OverflowLabel {
     ModelName,
     /// `tenant`.
     Tenant,
+    /// `fairness_id`.
+    FairnessId,
+    /// All labels of a row of a profile.
+    Profile,
 }
 
 impl Global {
@@ -97,6 +101,8 @@ impl Global {
             Self::Ignored(Ignored::Path) => one(&filter::REQUESTS_IGNORED_TOTAL, "reason", "path"),
             Self::Overflow(OverflowLabel::ModelName) => one(&filter::LABEL_OVERFLOW_TOTAL, "label", "model_name"),
             Self::Overflow(OverflowLabel::Tenant) => one(&filter::LABEL_OVERFLOW_TOTAL, "label", "tenant"),
+            Self::Overflow(OverflowLabel::FairnessId) => one(&filter::LABEL_OVERFLOW_TOTAL, "label", "fairness_id"),
+            Self::Overflow(OverflowLabel::Profile) => one(&filter::LABEL_OVERFLOW_TOTAL, "label", "profile"),
             Self::Flushes => none(&filter::FLUSHES_TOTAL),
             Self::FlushNanos => none(&filter::FLUSH_NANOSECONDS_TOTAL),
             Self::ScannedRequest => one(&filter::SCANNED_BYTES_TOTAL, "direction", "request"),

@@ -1,100 +1,72 @@
-//! The counts of one pair of model and target model.
+//! The counts of one row: a pair of model and target model, or what another profile tells apart.
 //!
-//! In: one [`Measured`] after the other. Out, at a flush: deltas. Every place is an array index: recording a request
-//! hashes nothing and allocates only at the first value of a family.
+//! In: one [`Measured`] after the other. Out, at a flush: deltas under the names of a [`Spelling`]. Every place is an array
+//! index: recording a request hashes nothing and allocates only at the first value of a family.
 
 use alloc::boxed::Box;
+use alloc::string::ToString;
+use alloc::vec::Vec;
 
-use super::stat::{Budget, Counter, Distribution, Sink, stat_name};
+use super::spelling::{Count, Of, Spelling};
+use super::stat::{Budget, Counter, Distribution, Gauge, Label, NO_MORE, Sink, stat_name};
 use crate::catalog::Family;
-use crate::catalog::objective as families;
 use crate::exchange::Measured;
 use crate::outcome::{ErrorCode, Outcome};
 use crate::usage::UsageQuality;
 
-/// Places of the histograms.
-#[derive(Clone, Copy)]
-enum Of {
-    Duration,
-    RequestSize,
-    ResponseSize,
-    Input,
-    Output,
-    Cached,
-    Normalized,
-    NormalizedShort,
-    FirstToken,
-    PerToken,
-    FirstByte,
-    InterToken,
-}
-
-/// Families of the histograms, by place.
-const HISTOGRAMS: [&Family; 12] = [
-    &families::REQUEST_DURATION,
-    &families::REQUEST_SIZES,
-    &families::RESPONSE_SIZES,
-    &families::INPUT_TOKENS_FAMILY,
-    &families::OUTPUT_TOKENS_FAMILY,
-    &families::PROMPT_CACHED_TOKENS,
-    &families::NORMALIZED_TIME_PER_OUTPUT_TOKEN,
-    &families::NORMALIZED_TIME_PER_OUTPUT_TOKEN_SHORT,
-    &families::REQUEST_TTFT,
-    &families::REQUEST_TPOT,
-    &families::REQUEST_FIRST_BYTE,
-    &families::REQUEST_ITL,
-];
-
-/// Places of the counters.
-#[derive(Clone, Copy)]
-enum Count {
-    Requests,
-    CacheWrite,
-    Reasoning,
-    AudioInput,
-    AudioOutput,
-    PartialInput,
-    PartialOutput,
-    Estimated,
-    Mismatches,
-}
-
-/// Families of the counters, by place.
-const COUNTERS: [&Family; 9] = [
-    &families::REQUEST_TOTAL,
-    &families::CACHE_WRITE_TOKENS_TOTAL,
-    &families::REASONING_TOKENS_TOTAL,
-    &families::AUDIO_INPUT_TOKENS_TOTAL,
-    &families::AUDIO_OUTPUT_TOKENS_TOTAL,
-    &families::PARTIAL_INPUT_TOKENS_TOTAL,
-    &families::PARTIAL_OUTPUT_TOKENS_TOTAL,
-    &families::ESTIMATED_OUTPUT_TOKENS_TOTAL,
-    &families::MODEL_MISMATCH_TOTAL,
-];
-
 /// See the file's head.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Row {
-    counters: [Counter; COUNTERS.len()],
+    spelling: &'static Spelling,
+    counters: [Counter; Count::ALL],
     outcomes: [Counter; Outcome::ALL.len()],
     errors: [Counter; ErrorCode::ALL.len()],
-    histograms: [Option<Box<Distribution>>; HISTOGRAMS.len()],
+    histograms: [Option<Box<Distribution>>; Of::ALL],
+    /// Requests by priority; instead of the plain count, if told.
+    priorities: Vec<(i32, Counter)>,
+    /// Requests in flight, where the spelling names them.
+    pub(super) running: Gauge,
+    /// Histograms are the proxy's own where it can hold the values.
+    is_native: bool,
     is_pending: bool,
+    is_full: bool,
 }
 
 impl Row {
-    /// The most stats that a row may define.
-    pub(super) fn worst_case() -> usize {
-        let histograms: usize = HISTOGRAMS.iter().map(|family| family.stats()).sum();
-        histograms + COUNTERS.len() + Outcome::ALL.len() + ErrorCode::ALL.len()
+    /// An empty one.
+    pub(super) fn new(spelling: &'static Spelling, is_native: bool) -> Self {
+        Self {
+            spelling,
+            is_native,
+            is_full: false,
+            counters: Default::default(),
+            outcomes: Default::default(),
+            errors: Default::default(),
+            histograms: Default::default(),
+            priorities: Vec::new(),
+            running: Gauge::default(),
+            is_pending: false,
+        }
     }
 
-    /// Counts an exchange. `estimate`: output events may stand in, in their own family, for missing usage.
-    pub(super) fn record(&mut self, measured: &Measured, is_mismatch: bool, estimate: bool) {
+    /// Counts an exchange. `estimate`: output events may stand in, in their own family, for missing usage. `priority`:
+    /// requests are told apart by it. True: a flush is due.
+    pub(super) fn record(
+        &mut self,
+        measured: &Measured,
+        is_mismatch: bool,
+        estimate: bool,
+        priority: Option<i32>,
+    ) -> bool {
         self.is_pending = true;
-        self.count(Count::Requests, 1);
-        add(&mut self.outcomes, measured.outcome as usize);
-        if let Some(code) = measured.error {
+        match priority {
+            Some(priority) => self.count_priority(priority),
+            None => self.count(Count::Requests, 1),
+        }
+        if self.spelling.outcomes.is_some() {
+            add(&mut self.outcomes, measured.outcome as usize);
+        }
+        if let (Some(code), Some(_)) = (measured.error, self.spelling.errors) {
             add(&mut self.errors, code as usize);
         }
         self.count(Count::Mismatches, u64::from(is_mismatch));
@@ -108,13 +80,18 @@ impl Row {
             self.count(Count::PartialInput, measured.usage.input.unwrap_or(0));
             self.count(Count::PartialOutput, output.unwrap_or(measured.output_events));
         }
+        self.is_full
     }
 
     fn times(&mut self, measured: &Measured) {
         // A client that left early says nothing of how long the answer takes.
         let left = measured.outcome == Outcome::ClientCancelled;
         self.observe(Of::Duration, (!left).then_some(measured.duration.0));
+        if self.spelling.is_of_good_ones && measured.outcome != Outcome::Complete {
+            return;
+        }
         self.observe(Of::FirstByte, measured.first_byte.map(|time| time.0));
+        self.observe(Of::WholeFirstByte, measured.first_byte.filter(|_| !measured.is_stream).map(|time| time.0));
         self.observe(Of::FirstToken, measured.first_token.map(|time| time.0));
         if measured.first_token.is_some() && measured.gaps.counts.iter().any(|count| *count > 0) {
             let gaps = &measured.gaps;
@@ -145,32 +122,51 @@ impl Row {
         }
     }
 
-    /// Writes what is pending under these model labels.
-    pub(super) fn flush(&mut self, sink: &mut impl Sink, budget: &mut Budget, model: &str, target: &str) {
-        if !self.is_pending {
-            return;
-        }
+    /// Writes what is pending under these labels.
+    pub(super) fn flush(&mut self, sink: &mut impl Sink, budget: &mut Budget, labels: &[Label<'_>]) {
         let others_short = core::mem::take(&mut budget.is_short);
-        let labels = [("model_name", model), ("target_model_name", target)];
-        let [model_label, target_label] = labels;
-        for (counter, family) in self.counters.iter_mut().zip(COUNTERS) {
-            counter.flush(sink, budget, || stat_name(&labels, None, family.name, ""));
+        let spelling = self.spelling;
+        let mut one = |counter: &mut Counter, family: Option<&Family>, more: Option<Label<'_>>| {
+            if let Some(family) = family {
+                counter.flush(sink, budget, || stat_name(labels, [more, None], family.name, ""));
+            }
+        };
+        for (counter, family) in self.counters.iter_mut().zip(spelling.counters) {
+            one(counter, family, None);
         }
         for (counter, outcome) in self.outcomes.iter_mut().zip(Outcome::ALL) {
-            let name = families::REQUEST_OUTCOME_TOTAL.name;
-            let labels = [model_label, target_label, ("outcome", outcome.label())];
-            counter.flush(sink, budget, || stat_name(&labels, None, name, ""));
+            one(counter, spelling.outcomes, Some(("outcome", outcome.label())));
         }
         for (counter, code) in self.errors.iter_mut().zip(ErrorCode::ALL) {
-            let name = families::REQUEST_ERROR_TOTAL.name;
-            let labels = [model_label, target_label, ("error_code", code.label())];
-            counter.flush(sink, budget, || stat_name(&labels, None, name, ""));
+            one(counter, spelling.errors, Some(("error_code", code.label())));
+        }
+        let [requests, ..] = spelling.counters;
+        for (priority, counter) in &mut self.priorities {
+            one(counter, requests, Some(("priority", &priority.to_string())));
         }
         for histogram in self.histograms.iter_mut().flatten() {
-            histogram.flush(sink, budget, &labels);
+            histogram.flush(sink, budget, labels);
         }
+        if let Some(family) = spelling.running {
+            self.running.flush(sink, budget, || stat_name(labels, NO_MORE, family.name, ""));
+        }
+        self.is_full = false;
         self.is_pending = budget.is_short;
         budget.is_short |= others_short;
+    }
+
+    /// Whether something waits for a flush.
+    pub(super) const fn is_pending(&self) -> bool {
+        self.is_pending || !self.running.is_settled()
+    }
+
+    fn count_priority(&mut self, priority: i32) {
+        if !self.priorities.iter().any(|(known, _)| *known == priority) {
+            self.priorities.push((priority, Counter::default()));
+        }
+        for (_, counter) in self.priorities.iter_mut().filter(|(known, _)| *known == priority) {
+            counter.add(1);
+        }
     }
 
     fn count(&mut self, what: Count, delta: u64) {
@@ -183,14 +179,16 @@ impl Row {
         if let Some(value) = value
             && let Some(histogram) = self.histogram(what)
         {
-            histogram.observe(value);
+            let is_full = histogram.observe(value);
+            self.is_full |= is_full;
         }
     }
 
     fn histogram(&mut self, what: Of) -> Option<&mut Distribution> {
         let slot = self.histograms.get_mut(what as usize)?;
         if slot.is_none() {
-            *slot = HISTOGRAMS.get(what as usize).copied().and_then(Distribution::new).map(Box::new);
+            let (family, label) = (*self.spelling.histograms.get(what as usize)?)?;
+            *slot = Distribution::new(family, label, self.is_native).map(Box::new);
         }
         slot.as_deref_mut()
     }

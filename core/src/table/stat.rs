@@ -17,6 +17,8 @@ pub enum StatKind {
     Counter,
     /// Goes up and down; the proxy wraps below zero.
     Gauge,
+    /// The proxy's own; takes values one by one.
+    Histogram,
 }
 
 /// The proxy's stats.
@@ -25,7 +27,7 @@ pub trait Sink {
     fn define(&mut self, kind: StatKind, name: &str) -> Option<u32>;
     /// Adds to a stat; `delta` is never 0.
     fn add(&mut self, id: u32, delta: i64);
-    /// Sets a gauge.
+    /// Sets a gauge, or gives a histogram a value.
     fn set(&mut self, id: u32, value: u64);
 }
 
@@ -60,11 +62,17 @@ impl Budget {
     }
 }
 
+/// A label: key and value.
+pub(super) type Label<'a> = (&'a str, &'a str);
+
+/// No labels but the given ones.
+pub(super) const NO_MORE: [Option<Label<'static>>; 2] = [None, None];
+
 /// The name of a stat: labels first, in the catalog's order, the metric last. Values must be clean (`labels.rs`).
 #[must_use]
-pub fn stat_name(labels: &[(&str, &str)], le: Option<&str>, family: &str, suffix: &str) -> String {
+pub(super) fn stat_name(labels: &[Label<'_>], more: [Option<Label<'_>>; 2], family: &str, suffix: &str) -> String {
     let mut name = String::with_capacity(192);
-    for (key, value) in labels.iter().copied().chain(le.map(|le| ("le", le))) {
+    for (key, value) in labels.iter().copied().chain(more.into_iter().flatten()) {
         for part in [key, "=.=", value, ";.;"] {
             name.push_str(part);
         }
@@ -129,6 +137,11 @@ impl Gauge {
         }
     }
 
+    /// Whether the proxy knows the share of now.
+    pub(super) const fn is_settled(&self) -> bool {
+        self.now == self.flushed
+    }
+
     /// The stat's name and the share that the proxy knows, if there is one.
     pub(super) fn held(&self) -> Option<(&str, i64)> {
         (self.flushed != 0).then_some((self.name.as_str(), self.flushed))
@@ -146,10 +159,15 @@ impl Gauge {
     }
 }
 
-/// A histogram as counters: one for each cumulative bucket, `_count`, and `_sum` in whole units.
+/// Values of one histogram of the proxy's that may wait for a flush: at so many the table asks for one.
+const MAX_VALUES: usize = 1_024;
+
+/// A histogram as counters, or one of the proxy's. Counters: one for each cumulative bucket, `_count`, and `_sum` in whole units.
 #[derive(Debug)]
 pub(super) struct Distribution {
     family: &'static Family,
+    /// What tells it from another one of its family.
+    label: Option<Label<'static>>,
     bounds: &'static [Bound],
     /// Pending values in each bucket alone; the last is beyond every bound.
     counts: Box<[u64]>,
@@ -157,26 +175,34 @@ pub(super) struct Distribution {
     sum: u64,
     /// Ids of the buckets, of `+Inf`, of `_count` and of `_sum`; empty before the first flush.
     ids: Vec<Option<u32>>,
+    /// Values that wait for the proxy's own histogram; `None`: it is kept as counters.
+    values: Option<Vec<u64>>,
     is_pending: bool,
 }
 
 impl Distribution {
-    /// An empty one; `None` if the family is no histogram.
-    #[must_use]
-    pub(super) fn new(family: &'static Family) -> Option<Self> {
+    /// An empty one; `None` if the family is no histogram. `is_native`: the proxy's own, if it can hold the values, which
+    /// seconds it cannot.
+    pub(super) fn new(family: &'static Family, label: Option<Label<'static>>, is_native: bool) -> Option<Self> {
         let Kind::Histogram(bounds) = family.kind else { return None };
         let counts = vec![0; bounds.len() + 1].into_boxed_slice();
-        Some(Self { family, bounds, counts, sum: 0, ids: Vec::new(), is_pending: false })
+        let values = (is_native && family.unit != Unit::Seconds).then(Vec::new);
+        Some(Self { family, label, bounds, counts, sum: 0, ids: Vec::new(), values, is_pending: false })
     }
 
-    /// Adds a value in the base integer of the bounds.
-    pub(super) fn observe(&mut self, value: u64) {
+    /// Adds a value in the base integer of the bounds. True: a flush is due.
+    pub(super) fn observe(&mut self, value: u64) -> bool {
+        self.is_pending = true;
+        if let Some(values) = &mut self.values {
+            values.push(value);
+            return values.len() >= MAX_VALUES;
+        }
         let bucket = self.bounds.partition_point(|bound| bound.at < value);
         if let Some(count) = self.counts.get_mut(bucket) {
             *count += 1;
         }
         self.sum = self.sum.saturating_add(value);
-        self.is_pending = true;
+        false
     }
 
     /// Adds values that were counted elsewhere over the same bounds.
@@ -189,14 +215,25 @@ impl Distribution {
     }
 
     /// Writes what is pending.
-    pub(super) fn flush(&mut self, sink: &mut impl Sink, budget: &mut Budget, labels: &[(&str, &str)]) {
-        if !self.is_pending || (self.ids.is_empty() && !budget.take(self.bounds.len() + 3)) {
+    pub(super) fn flush(&mut self, sink: &mut impl Sink, budget: &mut Budget, labels: &[Label<'_>]) {
+        let stats = if self.values.is_some() { 1 } else { self.bounds.len() + 3 };
+        if !self.is_pending || (self.ids.is_empty() && !budget.take(stats)) {
             return;
         }
         if self.ids.is_empty() {
             self.define(sink, labels);
         }
+        self.is_pending = false;
         let mut ids = self.ids.iter();
+        if let Some(values) = &mut self.values {
+            let id = ids.next().copied().flatten();
+            for value in values.drain(..) {
+                if let Some(id) = id {
+                    sink.set(id, value);
+                }
+            }
+            return;
+        }
         let mut total = 0;
         for count in &mut self.counts {
             total += core::mem::take(count);
@@ -206,13 +243,17 @@ impl Distribution {
         let unit = if self.family.unit == Unit::Seconds { 1_000_000_000 } else { 1 };
         add(sink, ids.next(), self.sum / unit);
         self.sum %= unit;
-        self.is_pending = false;
     }
 
-    fn define(&mut self, sink: &mut impl Sink, labels: &[(&str, &str)]) {
+    fn define(&mut self, sink: &mut impl Sink, labels: &[Label<'_>]) {
+        if self.values.is_some() {
+            let name = stat_name(labels, [self.label, None], self.family.name, "");
+            self.ids = vec![sink.define(StatKind::Histogram, &name)];
+            return;
+        }
         let bounds = self.bounds.iter().map(|bound| bound.le).chain(["+Inf"]);
-        let buckets = bounds.map(|le| stat_name(labels, Some(le), self.family.name, "_bucket"));
-        let rest = ["_count", "_sum"].map(|suffix| stat_name(labels, None, self.family.name, suffix));
+        let buckets = bounds.map(|le| stat_name(labels, [self.label, Some(("le", le))], self.family.name, "_bucket"));
+        let rest = ["_count", "_sum"].map(|suffix| stat_name(labels, [self.label, None], self.family.name, suffix));
         self.ids = buckets.chain(rest).map(|name| sink.define(StatKind::Counter, &name)).collect();
     }
 }

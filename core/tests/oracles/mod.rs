@@ -1,6 +1,7 @@
 //! Slow, obvious readers of whole buffers: what the push readers have to agree with. Also used by the fuzz targets.
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+pub mod exchange;
 pub mod inflate;
 pub mod json;
 pub mod sse;
