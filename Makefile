@@ -75,6 +75,12 @@ fuzz: ## fuzz readers, exchanges, configurations, messages, pages; SECONDS_EACH=
 fuzz-smoke: ## a few seconds of each target that needs nothing of tallyd
 	@$(STEP) "fuzz smoke" scripts/fuzz.sh 4 core
 
+chaos: dist/tally.wasm ## faults in real processes by a schedule, MINUTES=3 or HOURS=1, SEED= repeats one: writes docs/RELIABILITY.md
+	@scripts/chaos.sh
+
+soak: dist/tally.wasm ## a million requests and a million scrapes (REQUESTS=, SCRAPES=): does anything grow? writes docs/RELIABILITY.md
+	@scripts/soak.sh
+
 bench: dist/tally.wasm ## Envoy with Tally beside no filter, an empty one, a naive one, Lua and ext_proc: writes docs/BENCHMARKS.md
 	@scripts/bench.sh
 

@@ -93,6 +93,9 @@ impl Report {
 
     /// Time has passed; only in the root's callbacks.
     pub(crate) fn tick(&mut self, now: Nanos) -> Result<(), HostError> {
+        // Should the clock be set back, no time to wait for is farther away than it ever was.
+        self.open_at = self.open_at.min(now.after(self.retry));
+        self.list_at = self.list_at.min(now.after(LIST_EVERY));
         let has_news = !self.unsent.is_empty() || !self.running.is_empty() || self.idle_lists > 0;
         if self.stream.is_none() && has_news && self.open_at <= now {
             let to = Method { upstream: &self.upstream, service: SERVICE, method: REPORT };

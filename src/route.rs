@@ -58,7 +58,9 @@ impl Heads {
         }
         let now = host::now();
         let mut late = 0_u64;
-        self.0.borrow_mut().retain(|head| {
+        self.0.borrow_mut().retain_mut(|head| {
+            // Should the clock have been set back.
+            head.since = head.since.min(now);
             let is_waiting = head.sign.get() == Sign::Bodiless;
             let is_late = is_waiting && now.since(head.since).0 > PATIENCE_NANOS;
             if is_late {

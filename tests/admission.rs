@@ -334,6 +334,29 @@ fn a_report_stream_that_breaks_is_opened_again_later_and_nothing_is_lost() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_does_not_silence_the_reports() {
+    const HOUR: u64 = 3_600_000 * MS;
+    let envoy = Envoy::start(OPEN);
+    let stream = ask(&envoy, "alice");
+    envoy.grpc_answer(token(&envoy), &dispatched());
+    envoy.tick_after(250 * MS);
+    assert_eq!(reports(&envoy).len(), 1);
+    envoy.set_back(HOUR);
+    for _ in 0..4 {
+        envoy.tick_after(1_000 * MS);
+    }
+    assert_eq!(reports(&envoy).len(), 2, "a list every three seconds");
+    // The same while the stream waits to be opened again.
+    envoy.grpc_close(envoy.grpc_streams()[0].0, 14);
+    envoy.set_back(HOUR);
+    for _ in 0..4 {
+        envoy.tick_after(1_000 * MS);
+    }
+    assert_eq!(envoy.grpc_streams().len(), 1);
+    finish(stream);
+}
+
+#[test]
 fn two_callers_have_two_numbers() {
     let mut envoy = Envoy::start(OPEN);
     let reporter = |envoy: &Envoy| {

@@ -148,6 +148,19 @@ fn a_head_never_waits_for_what_will_not_come() {
 }
 
 #[test]
+fn a_head_that_waits_in_vain_goes_on_although_the_clock_was_set_back() {
+    let envoy = Envoy::start(ROUTE);
+    let stream = envoy.stream();
+    routed(&stream);
+    envoy.set_back(3_600_000_000_000);
+    envoy.tick_after(250_000_000);
+    assert_eq!(envoy.calls("continue_stream"), 0);
+    envoy.tick_after(2_500_000_000);
+    assert_eq!(envoy.calls("continue_stream"), 1);
+    stream.end();
+}
+
+#[test]
 fn no_client_can_choose_its_route_on_any_path() {
     let envoy = Envoy::start(ROUTE);
     let stream = envoy.stream();

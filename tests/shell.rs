@@ -375,6 +375,19 @@ fn what_a_failed_vm_left_in_the_gauges_is_taken_out_once() {
 }
 
 #[test]
+fn a_failed_vm_s_share_is_taken_back_although_the_clock_was_set_back() {
+    let envoy = Envoy::start("{}");
+    let mut slot = vec![1];
+    slot.extend_from_slice(&1_000_000_000_000_000_000_u64.to_le_bytes());
+    let gauge = running("lost");
+    slot.extend_from_slice(format!("3 {gauge}\n").as_bytes());
+    envoy.leave_behind("tally.slot.0", slot, &[(&gauge, 3)]);
+    envoy.set_back(3_600_000 * MS);
+    envoy.tick_after(250 * MS);
+    assert_eq!(envoy.stat(&gauge), 0);
+}
+
+#[test]
 fn a_vm_that_was_only_slow_gives_its_share_again() {
     let mut envoy = Envoy::start("{}");
     let slow = envoy.root();

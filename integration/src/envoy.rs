@@ -38,6 +38,10 @@ pub struct Options {
     pub edits: Vec<(String, String)>,
     /// The listener comes from a file that [`Envoy::update_listener`] can change while Envoy runs.
     pub is_listener_dynamic: bool,
+    /// Variables of its environment.
+    pub environment: Vec<(String, String)>,
+    /// Further arguments.
+    pub arguments: Vec<String>,
 }
 
 impl Options {
@@ -55,6 +59,8 @@ impl Options {
             workers: 2,
             edits: Vec::new(),
             is_listener_dynamic: false,
+            environment: Vec::new(),
+            arguments: Vec::new(),
         }
     }
 
@@ -116,6 +122,8 @@ impl Envoy {
             .arg(&address)
             // Without hot restart Envoy wants no shared memory: /dev/shm is read-only or absent in some containers.
             .args(["--disable-hot-restart", "--log-level", "warning", "--concurrency", &options.workers.to_string()])
+            .args(&options.arguments)
+            .envs(options.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -141,18 +149,25 @@ impl Envoy {
     /// # Errors
     /// If it is refused, or Envoy was not started with a dynamic listener.
     pub fn update_listener(&self, options: &Options) -> Result<()> {
+        self.offer_listener(options, "envoy_listener_manager_lds_update_success")
+    }
+
+    /// Gives it the listener of these options and waits until this counter of its own has gone up.
+    ///
+    /// # Errors
+    /// If it does not, or Envoy was not started with a dynamic listener.
+    pub fn offer_listener(&self, options: &Options, counter: &str) -> Result<()> {
         let mut options = options.clone();
         options.listener = self.port;
         let (_, listener) = cut_listener(&bootstrap(&own_bootstrap()?, &options)?, self.folder.path())?;
-        let updates =
-            |envoy: &Self| -> Result<f64> { Ok(envoy.page()?.total("envoy_listener_manager_lds_update_success", &[])) };
+        let updates = |envoy: &Self| -> Result<f64> { Ok(envoy.page()?.total(counter, &[])) };
         let before = updates(self)?;
         let draft = self.folder.path().join("lds.draft");
         fs::write(&draft, listener)?;
         fs::rename(&draft, self.folder.path().join("lds.yaml"))?;
         let taken = poll(START, || (updates(self).ok()? > before).then_some(()));
         if taken.is_none() {
-            bail!("Envoy did not take the listener; the end of its log:\n{}", self.log());
+            bail!("Envoy did not count the listener as {counter}; the end of its log:\n{}", self.log());
         }
         Ok(())
     }
@@ -201,6 +216,11 @@ impl Envoy {
         let page = self.page()?;
         let failures = page.samples.iter().filter(|sample| sample.name.contains("vm_reload"));
         Ok(failures.map(|sample| sample.value).sum())
+    }
+
+    /// Its process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
     }
 
     /// Is it still running?

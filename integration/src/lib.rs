@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod chaos;
 pub mod client;
 pub mod companion;
 pub mod conformance;
@@ -24,5 +25,7 @@ pub mod model_server;
 pub mod page;
 pub mod prometheus;
 pub mod promql;
+pub mod reliability;
+pub mod soak;
 pub mod tools;
 mod wire;

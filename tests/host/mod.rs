@@ -417,6 +417,11 @@ impl Envoy {
         with(|state| state.now += nanos);
     }
 
+    /// Somebody sets the clock back.
+    pub fn set_back(&self, nanos: u64) {
+        with(|state| state.now -= nanos);
+    }
+
     /// The root context is over.
     pub fn end_root(&self, root: u32) {
         grpc::calling(root);
