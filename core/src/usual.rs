@@ -6,6 +6,8 @@
 
 use alloc::vec::Vec;
 
+use wide::u8x16;
+
 use crate::document::Plain;
 use crate::json::Mark;
 use crate::schema::AnswerNode;
@@ -60,11 +62,14 @@ impl Usual {
     /// Finds the text of a document that begins as usual. A text with an escape is none of these.
     pub(crate) fn find<'u, 'd>(&'u self, document: &'d [u8]) -> Option<Hit<'u, 'd>> {
         let mark = self.mark.as_ref()?;
-        let behind = document.strip_prefix(self.front.as_slice())?;
+        let (front, behind) = document.split_at_checked(self.front.len())?;
+        if !is_equal(front, &self.front) {
+            return None;
+        }
         let end = memchr::memchr2(b'"', b'\\', behind)?;
         let (text, rest) = behind.split_at_checked(end)?;
         let rest = rest.strip_prefix(b"\"")?;
-        let is_over = !self.back.is_empty() && rest == self.back;
+        let is_over = !self.back.is_empty() && is_equal(rest, &self.back);
         Some(Hit { mark, before: self.before, text, rest, is_over })
     }
 
@@ -94,6 +99,13 @@ impl Usual {
         self.mark = Some(mark);
         self.before = before;
     }
+}
+
+/// Whether both are the same, by vectors: wasm's own comparison goes byte by byte.
+fn is_equal(one: &[u8], other: &[u8]) -> bool {
+    let ((vectors, rest), (other_vectors, other_rest)) = (one.as_chunks::<16>(), other.as_chunks::<16>());
+    let are_same = |(one, other): (&[u8; 16], &[u8; 16])| u8x16::new(*one) == u8x16::new(*other);
+    one.len() == other.len() && vectors.iter().zip(other_vectors).all(are_same) && rest.iter().eq(other_rest)
 }
 
 /// Whether this is all of a text: one with escapes, or a cut one, is longer in the document than what was found of it, so
