@@ -135,8 +135,9 @@ fn page(variants: &[Variant], shapes: &[&Shape], counted: &[Vec<u64>], probes: &
         "# Where the instructions go\n\n\
          Written by `make bench-instructions`; no figure here is typed by hand. Instructions that Envoy's process executes for\n\
          a request, in thousands, counted by valgrind: the same on a busy machine as on a quiet one. The kernel's share is not\n\
-         in them; Envoy's allocator costs more here than outside of valgrind. In brackets: ratio to no filter. What the filter's\n\
-         own code executes, function by function: `make profile-filter`; its budget: `make instructions`.\n\n",
+         in them. Envoy's allocator costs more here than outside of valgrind, and copying counts as one instruction a byte, which\n\
+         it does not cost. In brackets: ratio to no filter. What the filter's own code executes, function by function:\n\
+         `make profile-filter`; its budget: `make instructions`.\n\n",
     );
     write!(page, "| variant |")?;
     shapes.iter().try_for_each(|shape| write!(page, " {} |", shape.name))?;
