@@ -13,7 +13,7 @@ fuzz_target!(|data: &[u8]| match Config::parse(data) {
         assert!(
             config.target_model_header.bytes().chain(config.tenant_header.bytes()).all(|byte| byte.is_ascii_graphic())
         );
-        let names = Names::new(config.max_models, &config.models);
+        let names = Names::new(config.max_models as usize, &config.models);
         assert!(names.len() <= config.models.len() + 2);
         config.api(b"/v1/chat/completions").unwrap();
     }
