@@ -80,7 +80,7 @@ pub(crate) fn page(run: &Run, variants: &[Variant], shapes: &[Shape]) -> Result<
     targets(&mut out, run, variants, shapes)?;
     out.push_str(
         "\n## Not measured here\n\n- The real endpoint picker, Higress' and other products' filters, a native module. **ext_proc** is the lower bound of any\n  \
-         processor, since its server does nothing.\n- How the cost grows with models, streams, prompt length and workers.\n- Instructions and cache misses: the machine may be virtual. Neighbours move absolute times; ratios of one run are what to\n  trust, \
+         processor, since its server does nothing.\n- How the cost grows with models, streams, prompt length and workers.\n- Cache misses: the machine may be virtual (instructions: [INSTRUCTIONS.md](INSTRUCTIONS.md)). Neighbours move absolute times; ratios of one run are what to\n  trust, \
          and small differences of them are not.\n",
     );
     Ok(out)
