@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What a scrape costs, in one run; only its ratios mean something elsewhere. Go's own reader joins in where Go is.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+. "$(dirname "$0")/lib.sh"
+cd "$ROOT"
 if command -v go >/dev/null; then
     mkdir -p target
     (cd bench/scrape && go build -o ../../target/expfmt .)
