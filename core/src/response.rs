@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use crate::api::Api;
 use crate::document::Document;
 use crate::inflate::{self, Inflater};
-use crate::json::{Scanner, State, Value};
+use crate::json::{Found, Scanner, State, Value};
 use crate::schema::{AnswerNode, AnswerSchema};
 use crate::sse::{self, Piece};
 use crate::timing::{Nanos, Timing};
@@ -338,7 +338,7 @@ impl Findings {
         let (mut rest, mut candidate) = (data, None::<Candidate>);
         while let Some(found) = scanner.next(&mut rest) {
             let before = self.document.plain();
-            self.document.take(&found, &mut self.model);
+            self.take(&found);
             match (found.node, &found.value) {
                 (AnswerNode::Text | AnswerNode::TopDelta, Value::Text(text)) => {
                     let text_len = text.len();
@@ -349,10 +349,6 @@ impl Findings {
                         rest_len: rest.len(),
                         is_silent: true,
                     });
-                }
-                (AnswerNode::Top, Value::End) => {
-                    self.objects += 1;
-                    self.join();
                 }
                 // The same model again is no news.
                 (_, Value::End) | (AnswerNode::Model, Value::Text(_)) => {}
@@ -366,11 +362,15 @@ impl Findings {
 
     fn scan(&mut self, scanner: &mut Scanner<AnswerSchema>, mut data: &[u8]) {
         while let Some(found) = scanner.next(&mut data) {
-            self.document.take(&found, &mut self.model);
-            if matches!((found.node, &found.value), (AnswerNode::Top, Value::End)) {
-                self.objects += 1;
-                self.join();
-            }
+            self.take(&found);
+        }
+    }
+
+    fn take(&mut self, found: &Found<'_, AnswerNode>) {
+        self.document.take(found, &mut self.model);
+        if matches!((found.node, &found.value), (AnswerNode::Top, Value::End)) {
+            self.objects += 1;
+            self.join();
         }
     }
 
