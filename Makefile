@@ -118,20 +118,20 @@ manifests: ## render deploy/manifests from the Helm chart
 rules: ## the Prometheus rules, their promtool tests and a real Prometheus (part of `integration` too)
 	@$(STEP) "rules" cargo test --workspace --quiet --test rules
 
-bench-flow: ## flow control: queue, gate and gRPC, beside EPP's where Go is there, with ratios; memory of 100,000 waiting
-	@scripts/bench-flow.sh
+bench-flow: ## flow control: queue, gate and gRPC, beside EPP's where Go is, with ratios; 100,000 waiting; UPDATE=1 keeps it in docs
+	@scripts/bench-flow.sh | scripts/keep_run.py docs/FLOW_CONTROL.md bench-flow
 
 flow-figures: ## draw the pictures of docs/FLOW_CONTROL.md with the simulator
 	@cargo build --quiet --package tallyd
 	@for name in $(basename $(notdir $(wildcard bench/flow-sim/*.yaml))); do \
 	  target/debug/tallyd flow-sim bench/flow-sim/$$name.yaml --svg docs/flow-$$name.svg; done
 
-bench-scrape: ## what a scrape costs, beside openmetrics-parser and (where Go is) expfmt; 1,000 endpoints at 1 s
-	@scripts/bench-scrape.sh
+bench-scrape: ## what a scrape costs, beside openmetrics-parser and (where Go is) expfmt; 1,000 endpoints at 1 s; UPDATE=1 keeps it in docs
+	@scripts/bench-scrape.sh | scripts/keep_run.py docs/POOL.md bench-scrape
 
-bench-heap: ## what tallyd's heap sampling costs while it scrapes: two processes side by side, a ratio
+bench-heap: ## what tallyd's heap sampling costs while it scrapes: two processes side by side, a ratio; UPDATE=1 keeps it in docs
 	@cargo build --quiet --release --package tallyd
-	@TALLYD=$$PWD/target/release/tallyd cargo run --quiet --package tally-integration --bin heap-cost
+	@TALLYD=$$PWD/target/release/tallyd cargo run --quiet --package tally-integration --bin heap-cost | scripts/keep_run.py docs/PPROF.md bench-heap
 
 clean: ## remove build outputs, keep the tools
 	@rm -rf target dist

@@ -15,12 +15,12 @@ use tracing_subscriber::EnvFilter;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// jemalloc's options, read at its start (`malloc_conf` in jemalloc(3)): one sample for 1 MiB, counted from the start on;
+/// jemalloc's options, read at its start (`malloc_conf` in jemalloc(3)): one sample for 2 MiB, counted from the start on;
 /// freed pages go back within half a second, not ten, because a burst of requests that come to wait frees as much as it keeps.
 /// The environment's `MALLOC_CONF=prof:false` turns it off. A pointer to text that ends with NUL, as C has it.
 #[unsafe(export_name = "malloc_conf")]
 pub static MALLOC_CONF: Option<&'static u8> =
-    b"prof:true,prof_active:true,prof_accum:true,lg_prof_sample:20,dirty_decay_ms:500,muzzy_decay_ms:0\0".first();
+    b"prof:true,prof_active:true,prof_accum:true,lg_prof_sample:21,dirty_decay_ms:500,muzzy_decay_ms:0\0".first();
 
 #[derive(Parser)]
 #[command(name = "tallyd", about = "Tally's companion", version)]

@@ -6,7 +6,8 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use tally_core::catalog::{self, Bound, Family, Kind, Origin, Source, Unit, profile};
-use tally_core::config::{ADMISSION_KEYS, KEYS};
+use tally_core::config::{ADMISSION_KEYS, Config, KEYS};
+use tally_core::table::Table;
 use tally_integration::filter_config;
 use tally_integration::tools::root;
 
@@ -230,4 +231,23 @@ fn documents() -> Result<Vec<String>> {
         }
     }
     Ok(found)
+}
+
+#[test]
+fn the_stats_that_profiles_cost_at_most_are_those_of_the_table() -> Result<()> {
+    let page = fs::read_to_string(root().join("docs/METRICS.md"))?.replace('\n', " ");
+    let stats = |configuration: &str| -> Result<String> {
+        let config = Config::parse(configuration.as_bytes()).map_err(|error| anyhow::anyhow!("{error}"))?;
+        let stats = Table::worst_case(&config);
+        Ok(format!("{},{:03}", stats / 1_000, stats % 1_000))
+    };
+    let sentence = format!(
+        "at most {} stats (`llm_d_epp`), {} (`gen_ai`) or {} (both) instead of {};",
+        stats(r#"{"profile":"llm_d_epp"}"#)?,
+        stats(r#"{"profile":"gen_ai"}"#)?,
+        stats(r#"{"profile":["llm_d_epp","gen_ai"]}"#)?,
+        stats("{}")?
+    );
+    ensure!(page.contains(&sentence), "docs/METRICS.md is to say: {sentence}");
+    Ok(())
 }

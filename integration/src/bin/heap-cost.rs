@@ -26,7 +26,8 @@ fn main() -> Result<()> {
     );
     let sampled = Companion::start(&config, &[])?;
     let plain = Companion::start_with(&config, &[], &[("MALLOC_CONF", "prof:false")])?;
-    println!("{ENDPOINTS} endpoints with a page of {} bytes, a scrape of each every 20 ms", page.len());
+    println!("{ENDPOINTS} endpoints with a page of {} bytes, a scrape of each every 20 ms.\n", page.len());
+    println!("| round | us a scrape with sampling | without | ratio |\n|---|---|---|---|");
     let (start_sampled, start_plain) = (Usage::of(&sampled)?, Usage::of(&plain)?);
     let mut ratios = Vec::new();
     for round in 1..=ROUNDS {
@@ -35,19 +36,13 @@ fn main() -> Result<()> {
         let with = Usage::of(&sampled)?.since(before.0).micros_per_scrape();
         let without = Usage::of(&plain)?.since(before.1).micros_per_scrape();
         ratios.push(with / without);
-        println!(
-            "round {round}: {with:.1} us a scrape with sampling, {without:.1} us without: ratio {:.3}",
-            with / without
-        );
+        println!("| {round} | {with:.1} | {without:.1} | {:.3} |", with / without);
     }
     ratios.sort_by(f64::total_cmp);
     let median = ratios.get(ratios.len() / 2).copied().unwrap_or_default();
     let with = Usage::of(&sampled)?.since(start_sampled).micros_per_scrape();
     let without = Usage::of(&plain)?.since(start_plain).micros_per_scrape();
-    println!(
-        "over all {with:.1} us with, {without:.1} us without: ratio {:.3}; median of rounds {median:.3}",
-        with / without
-    );
+    println!("| all | {with:.1} | {without:.1} | {:.3}; median of rounds {median:.3} |", with / without);
     Ok(())
 }
 
